@@ -1,0 +1,1 @@
+"""Whom to call and how: merge, plan routes, race, connect, reconnect."""

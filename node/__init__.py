@@ -1,0 +1,1 @@
+"""Composition: identity at rest, stores, services, control socket, CLI."""

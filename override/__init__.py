@@ -1,0 +1,1 @@
+"""YAML documents at rest: the override file and what it may say."""
