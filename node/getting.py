@@ -1,0 +1,216 @@
+"""``wherry get``: from what the user typed to verified files where they belong."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from twisted.internet.interfaces import IReactorTime
+
+from broker.errors import NotConnected
+from broker.peer import Peer
+from node import documents
+from node.control import Document, GetRequest, Report
+from node.errors import Failed
+from node.fetching import Fetched, InThread, Progress, fetch
+from node.landing import Landing, Target
+from node.listing import Offer, RemoteFile, remote_listing, select
+from node.stores.files import Entry, FileStore
+from protocols.deferreds import starting
+from protocols.errors import Malformed
+from protocols.fileid import FileID
+from protocols.nodeid import NodeID
+
+_CONNECT_S = 5.0
+"""How long peers that are not connected yet are waited for, in seconds."""
+
+
+def plan_targets(
+    files: Sequence[RemoteFile], request: GetRequest
+) -> list[tuple[RemoteFile, Target]]:
+    """Say where each file goes. Looks at the disk only for ``-o`` that is a folder.
+
+    One file keeps the last part of its name. A folder keeps its whole tree
+    below its own name, or below the new one that the user gives it.
+    """
+    wanted = request.what.rstrip("/")
+    whole = any(file.name != wanted and file.id.text != wanted for file in files)
+    output = None if request.output is None else Path(request.output)
+    into = output is not None and (
+        (request.output or "").endswith("/") or output.is_dir()
+    )
+    planned = []
+    for file in files:
+        name = file.name if whole else file.name.rpartition("/")[2]
+        if output is None:
+            target = Target(request.directory, name)
+        elif into:
+            target = Target(output, name)
+        elif whole:
+            target = Target(output.parent, output.name + name[len(wanted) :])
+        else:
+            target = Target(output.parent, output.name)
+        planned.append((file, target))
+    return planned
+
+
+@starting
+async def get(
+    request: GetRequest,
+    own: NodeID,
+    store: FileStore,
+    peers: Sequence[Peer],
+    clock: IReactorTime,
+    in_thread: InThread,
+    report: Report,
+) -> Document:
+    """Fetch what the user wants, from this node's own store or from its peers.
+
+    Args:
+        request: what, and where to.
+        own: this node.
+        store: what this node holds.
+        peers: whom to ask.
+        clock: for every time limit.
+        in_thread: runs what blocks.
+        report: told how far it is.
+
+    Returns:
+        A Deferred that fires with the document of what was fetched; it fails
+        with a `WherryError`. After a failure, or when it is cancelled, asking
+        for the same again goes on from there.
+    """
+    held = () if request.from_peer else matching(store, request.what)
+    await connect(peers, needed=request.from_peer is not None)
+    listing = await remote_listing(
+        [peer for peer in peers if peer.connected],
+        clock=clock,
+        name=None if _is_id(request.what) else request.what,
+        held=[(own, held)],
+    )
+    try:
+        chosen = plan_targets(select(listing.files, request.what), request)
+    except Failed as error:
+        if listing.problems:
+            raise Failed(error.what, "; ".join(listing.problems), error.do) from None
+        raise
+    _make_output(request)
+    sources = {peer.node: peer for peer in peers}
+    total, before, done = sum(file.size for file, _ in chosen), 0, []
+    for file, target in chosen:
+
+        def progress(sofar: Progress, before: int = before) -> None:
+            overall = {"done": before + sofar.done, "total": total}
+            report(documents.fetch_progress(sofar) | overall)
+
+        if own in file.holders:
+            fetched = await _copy(store, file, target, request, in_thread, progress)
+        else:
+            fetched = await fetch(
+                file,
+                [sources[node] for node in file.holders],
+                target,
+                in_thread=in_thread,
+                clock=clock,
+                progress=progress,
+                force=request.force,
+                umask=request.umask,
+            )
+        before += file.size
+        done.append(documents.fetched(file, fetched))
+    return {"schema": 1, "files": done}
+
+
+def matching(store: FileStore, wanted: str | None = None) -> list[Offer]:
+    """List what the store holds: all of it, or what may be meant by a name or id."""
+    if wanted is None:
+        entries = _pages(store, None)
+    elif _is_id(wanted):
+        entries = store.find(FileID(wanted))
+    else:
+        wanted = wanted.rstrip("/")
+        entries = [*store.entries(name=wanted), *_pages(store, wanted)]
+    return [Offer(each.id, each.name, each.size, each.media_type) for each in entries]
+
+
+def _pages(store: FileStore, under: str | None) -> list[Entry]:
+    entries: list[Entry] = []
+    while page := store.entries(after=entries[-1].row if entries else 0, under=under):
+        entries += page
+    return entries
+
+
+@starting
+async def connect(peers: Sequence[Peer], *, needed: bool) -> None:
+    """Give peers that are not connected a moment, and one more try.
+
+    Args:
+        peers: whom to wait for.
+        needed: whether it is an error if they don't come.
+    """
+    waiting = []
+    for peer in peers:
+        if not peer.connected:
+            peer.nudge()
+            waiting.append(peer.when_connected(_CONNECT_S, attempts=1))
+    if not needed:
+        for each in waiting:
+            each.addErrback(lambda failure: failure.trap(NotConnected))
+    for each in waiting:
+        await each
+
+
+@starting
+async def _copy(
+    store: FileStore,
+    file: RemoteFile,
+    target: Target,
+    request: GetRequest,
+    in_thread: InThread,
+    progress: Callable[[Progress], None],
+) -> Fetched:
+    """Take a file from this node's own store, verified like any other."""
+    opened = store.open(file.id)
+    if opened is None:
+        raise Failed(f"{file.name} is not in the store any more")
+    landing = Landing(
+        target, file.id, opened.leaves, force=request.force, umask=request.umask
+    )
+    try:
+        await in_thread(landing.begin)
+        while await in_thread(landing.look):
+            pass
+        for run in landing.missing():
+            for index in run:
+                await in_thread(_copy_leaf, landing, opened.fd, index)
+                progress(
+                    Progress(file.name, file.size, landing.have, 0, "", "fetching")
+                )
+        await in_thread(landing.finish)
+    finally:
+        landing.close()
+        opened.close()
+    return Fetched(target.path, file.size, landing.kept, 0, ())
+
+
+def _copy_leaf(landing: Landing, fd: int, index: int) -> None:
+    start, stop = landing.leaves.span(index)
+    landing.write(index, os.pread(fd, stop - start, start))
+
+
+def _make_output(request: GetRequest) -> None:
+    """Make the folder that the user means by ``-o FOLDER/``."""
+    if request.output is None or not request.output.endswith("/"):
+        return
+    folder = Path(request.output)
+    try:
+        folder.mkdir(mode=0o777 & ~request.umask, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failed(f"cannot make {folder}", os.strerror(error.errno or 0)) from None
+
+
+def _is_id(text: str) -> bool:
+    try:
+        FileID(text)
+    except Malformed:
+        return False
+    return True

@@ -1,0 +1,223 @@
+"""The node: composes its parts, starts them in order and ends them together."""
+
+from contextlib import ExitStack
+from functools import partial
+from importlib.metadata import version
+from random import Random
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from broker.broker import Broker
+from broker.handlers import tcp_handler
+from broker.routes import Policy
+from node.announcing import SERVICES, Herald, card_of, hints_now
+from node.configuration import Configuration
+from node.control import Control
+from node.directory import NodeDirectory
+from node.faces import make_choice, make_faces
+from node.hints import interfaces
+from node.identity import Identity
+from node.issuer import device_issuer
+from node.listening import OpenPort
+from node.problems import Problem, find_problems
+from node.shelf import Shelf
+from node.stores.files import FileStore
+from node.usednames import UsedNames
+from node.view import View
+from protocols.about import about
+from protocols.card import Card
+from protocols.deferreds import starting
+from protocols.events import events
+from protocols.files import files
+from protocols.principal import OwnDevice, Principal
+from protocols.site import PeerSite
+from protocols.tls import CalledConnections, Face, chain_end, principal_of
+
+_log = Logger()
+
+_RENEW_S = 6 * 3600.0
+
+
+class Node(Service):
+    """One running Wherry.
+
+    Owner: the service tree of twistd, or `node.embedded`. From start to stop it
+    holds the lock of its directory.
+
+    Args:
+        reactor: listens, calls, has threads, and is the clock.
+        directory: where it lives.
+        draw: unpredictable, for everything that is jittered.
+    """
+
+    def __init__(self, reactor: Any, directory: NodeDirectory, draw: Random) -> None:
+        self._reactor = reactor
+        self._directory = directory
+        self._draw = draw
+        self._held = ExitStack()
+        self._renewal: IDelayedCall | None = None
+
+    def startService(self) -> None:
+        """Start as a part of twistd.
+
+        Raises:
+            WherryError: the node can't start.
+        """
+        if self.running:
+            return
+        failures: list[Failure] = []
+        self.start().addErrback(failures.append)
+        if failures:
+            failures[0].raiseException()
+
+    @starting
+    async def start(self) -> None:
+        """Take the lock, open the port, and begin to call.
+
+        The Deferred fires when the node can be called and asked. It fails with
+        a `WherryError`, and then nothing is left running.
+        """
+        super().startService()
+        try:
+            self._hold()
+            self._compose()
+            await self.port.open(self.configuration.settings.listen)
+            self.control.startService()
+        except BaseException:
+            super().stopService()
+            self._held.close()
+            raise
+        self.broker.update(self.configuration.records())
+        self.broker.startService()
+        self._renewal = self._reactor.callLater(_RENEW_S, self._renew)
+        _log.info("node {node} is up", node=self.identity.node)
+
+    def stopService(self) -> Deferred[None]:
+        """End everything at once; fires when nothing is left."""
+        return self._stop()
+
+    @starting
+    async def _stop(self) -> None:
+        if not self.running:
+            return
+        super().stopService()
+        if self._renewal is not None:
+            self._renewal.cancel()
+        ending = [
+            self.port.close(),
+            self.control.stopService(),
+            self.broker.stopService(),
+            self.site.close(),
+        ]
+        await gatherResults(ending, consumeErrors=True)
+        self._held.close()
+
+    @property
+    def identity(self) -> Identity:
+        """Who this node is."""
+        return self.configuration.identity
+
+    @property
+    def card(self) -> Card:
+        """What lets others call this node now."""
+        settings = self.configuration.settings
+        return card_of(self.identity, settings, hints_now(settings, self.port.places))
+
+    def _hold(self) -> None:
+        """Take what one node alone may have."""
+        directory, now = self._directory, self._reactor.seconds()
+        self._held.enter_context(directory.lock())
+        self.configuration = Configuration.load(directory).renewed(directory, now)
+        self.store = FileStore(directory.path)
+        self._held.callback(self.store.close)
+        self._used = UsedNames(directory, now)
+        self._held.callback(self._used.close)
+
+    def _compose(self) -> None:
+        """Make the parts; each gets what it needs, and none of them the node."""
+        reactor, directory = self._reactor, self._directory
+        settings, identity = self.configuration.settings, self.identity
+        in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
+        herald = Herald(directory, identity, lambda: self.card.hints, reactor.seconds)
+        resources = [
+            *about(version("wherry"), identity.node, lambda _: SERVICES, herald.text),
+            *events(reactor, self._draw),
+            *files(Shelf(self.store)),
+        ]
+        choose = make_choice(
+            identity,
+            settings.names,
+            self._used.records,
+            self._used.keep,
+            reactor.seconds,
+        )
+        self._connections = CalledConnections(choose, self._faces())
+        self.site = PeerSite(
+            reactor, resources, principal_of, chain_end, settings.limits, self._called
+        )
+        self.port = OpenPort(reactor, reactor, self._connections, self.site)
+        self.broker = Broker(
+            reactor,
+            device_issuer(lambda: self.identity, reactor),
+            {"tcp": tcp_handler(reactor)},
+            self._policy,
+            self._draw,
+        )
+        self.view = View(
+            reactor,
+            directory,
+            identity.node,
+            settings.nickname,
+            reactor.seconds(),
+            self.broker,
+            self.store,
+            lambda: self.port.listening,
+            lambda: self.card.text(),
+            self._problems,
+            self._reload,
+            in_thread,
+            reactor.callFromThread,
+        )
+        self.control = Control(reactor, reactor, directory.socket_address(), self.view)
+
+    def _faces(self) -> dict[str, Face]:
+        settings, peers = self.configuration.settings, self.configuration.peers
+        return make_faces(self.identity, settings.names, peers, self._reactor.seconds())
+
+    def _policy(self) -> Policy:
+        """What this machine allows now."""
+        alone = all(hint.route_kind == "loopback" for hint in self.card.hints)
+        return Policy(interfaces(), alone)
+
+    def _problems(self) -> list[Problem]:
+        return find_problems(
+            self.configuration, self._used.failing, self._reactor.seconds()
+        )
+
+    def _called(self, caller: Principal) -> None:
+        """Call an own device back at once: it is on the line, so it is up."""
+        if isinstance(caller, OwnDevice):
+            for peer in self.broker.peers():
+                if peer.node == caller.node and not peer.connected:
+                    peer.nudge()
+
+    def _reload(self) -> None:
+        """Take up what changed in the directory's files."""
+        self.configuration = Configuration.load(self._directory)
+        self._connections.show(self._faces())
+        self.broker.update(self.configuration.records())
+
+    def _renew(self) -> None:
+        """Renew certificates long before they end; a failure is tried again."""
+        self._renewal = self._reactor.callLater(_RENEW_S, self._renew)
+        with _log.failuresHandled("renewing certificates"):
+            self.configuration = self.configuration.renewed(
+                self._directory, self._reactor.seconds()
+            )
+            self._connections.show(self._faces())
