@@ -1,6 +1,7 @@
 """The servers that are compared, each started on loopback for one run."""
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -67,10 +68,8 @@ class Wherry:
         endpoint = f"tcp:{port}:interface=127.0.0.1"
         wherry("init", "--nickname", "bench", "--listen", endpoint, "--name", NAME)
         wherry("identity", "leaf", "--out", str(leaf))
-        wherry("share", str(file))
-        identity = next(
-            line.split()[0] for line in wherry("ls", "--ids").splitlines() if line
-        )
+        shared = json.loads(wherry("share", "--json", str(file)))
+        (identity,) = (each["id"] for each in shared["files"])
         command = [sys.executable, "-m", "node", "run", "--dir", str(home)]
         log = (folder / "node.log").open("wb")
         with log, subprocess.Popen(command, stdout=log, stderr=log) as process:

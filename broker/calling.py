@@ -16,7 +16,7 @@ from typing import Final, Literal, Protocol
 
 from attrs import define, field
 from automat import TypeMachineBuilder
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -129,6 +129,10 @@ class Calling:
     def plan(self) -> list[Route]:
         """Plan the routes anew."""
         self.routes = plan_routes(self.record, self.policy())
+        results = self.results
+        self.results = {
+            r.hint: results[r.hint] for r in self.routes if r.hint in results
+        }
         return self.routes
 
     def attempt(self, machine: Inputs) -> None:
@@ -142,8 +146,11 @@ class Calling:
             lambda route, how: self.results.update({route.hint: how}),
         )
         self.generation = generation
-        allowed = [route for route in self.plan() if route.verdict == "allowed"]
-        generation.open(allowed).addCallbacks(
+
+        def opening() -> Deferred[None]:
+            return generation.open([r for r in self.plan() if r.verdict == "allowed"])
+
+        maybeDeferred(opening).addCallbacks(
             lambda _: self._connected(machine, generation),
             lambda failure: self._failed(machine, generation, failure),
         ).addErrback(partial(_log.failure, "calling a peer"))

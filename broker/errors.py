@@ -1,5 +1,7 @@
 """What can go wrong between us and a peer, in words for the user."""
 
+import os
+import socket
 from collections.abc import Sequence
 
 from OpenSSL import SSL
@@ -31,6 +33,10 @@ class UnknownPeer(BrokerError):
 
 class RouteRefused(BrokerError):
     """A route that must not be dialled reached the dial point, or none may be."""
+
+
+class NoTub(BrokerError):
+    """An issuer's word that it has no identity for calling this peer."""
 
 
 class HandshakeTimeout(BrokerError):
@@ -175,6 +181,7 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (error.NoRouteError, "no route to host"),
     (error.DNSLookupError, "the name was not found"),
     (error.UnknownHostError, "the name was not found"),
+    (socket.gaierror, "there is no such interface or name"),
     (error.ConnectBindError, "no local address to call from"),
     (error.TCPTimedOutError, "no answer"),
     (error.TimeoutError, "no answer"),
@@ -228,7 +235,7 @@ def explain(problem: BaseException) -> str:
     if isinstance(problem, SSL.Error):
         return f"TLS failed ({excerpt(alert(problem) or _reason(problem))})"
     if isinstance(problem, error.ConnectError | OSError):
-        return f"can't connect ({excerpt(_errno(problem))})"
+        return _system_words(problem)
     return f"failed unexpectedly ({type(problem).__name__})"
 
 
@@ -244,9 +251,12 @@ def _reason(problem: SSL.Error) -> str:
     return str(queue[-1][-1]) if isinstance(queue, list) and queue else "no reason"
 
 
-def _errno(problem: BaseException) -> str:
-    cause = getattr(problem, "osError", None) or problem
-    return getattr(cause, "strerror", None) or str(cause) or type(problem).__name__
+def _system_words(problem: BaseException) -> str:
+    """Give the system's words for an errno, wherever Twisted has put it."""
+    number = getattr(problem, "osError", None) or getattr(problem, "errno", None)
+    if isinstance(number, int):
+        return os.strerror(number).lower()
+    return f"can't connect ({excerpt(str(problem))})"
 
 
 def summarize(
@@ -276,6 +286,8 @@ def summarize(
             return PeerRefusedUs(who, f"refused us: {explain(cause)}", reasons)
     if reasons:
         why = "; ".join(f"{route}: {reason}" for route, reason in reasons)
+    elif isinstance(problem, RaceFailed):
+        why = "nobody has said where it is"
     else:
         why = explain(problem)
     return NotConnected(who, f"can't be reached: {why}", reasons)

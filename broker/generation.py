@@ -50,7 +50,11 @@ class Credentials:
 
 
 Issuer = Callable[[PeerRecord], Credentials]
-"""Mints the Tub of one generation to this peer; called once for each."""
+"""Mints the Tub of one generation to this peer; called once for each.
+
+It raises `broker.errors.NoTub`, with the reason in words for the user, if there
+is no identity to call this peer with.
+"""
 
 
 class Generation:

@@ -206,7 +206,9 @@ class Peer:
     def _unreachable(self) -> NotConnected:
         ignored = self.record.ignored
         why = f"is not called: {ignored} says to ignore it" if ignored else ""
-        return NotConnected(self.nickname, why or "is not called: the node is stopping")
+        return NotConnected(
+            self.nickname, why or "is not called: the node is not running"
+        )
 
     @starting
     async def request(
@@ -228,12 +230,9 @@ class Peer:
             A Deferred that fires with the head of the answer, whatever its
             status; redirects are not followed. Its body is unbuffered and must
             be read (`broker.http.read_body`) or given up
-            (`broker.http.discard`). It fails with `NotConnected`, or with
-            `RequestFailed` if no answer came; cancelling it closes its
-            connection.
-
-        Raises:
-            ValueError: a path or header that must not be sent.
+            (`broker.http.discard`). It fails with `NotConnected`, with
+            `RequestFailed` if no answer came, or with ValueError for a path or
+            header that must not be sent; cancelling it closes its connection.
         """
         await self.when_connected(timeout)
         generation: Generation | None = self._calling.generation

@@ -43,7 +43,12 @@ def run_twistd(arguments: Sequence[str]) -> None:
         config.parseOptions(list(arguments))
     except UsageError as error:
         raise Usage(str(error)) from error
-    runApp(config)
+    streams = sys.stdout, sys.stderr
+    try:
+        runApp(config)
+    finally:
+        # twistd has turned them into its log.
+        sys.stdout, sys.stderr = streams
 
 
 def run(directory: NodeDirectory) -> None:

@@ -68,7 +68,7 @@ class Commands(click.Group):
 
 
 def _summary(command: click.Command | None) -> str:
-    return command.get_short_help_str(limit=70) if command else ""
+    return command.get_short_help_str(limit=66) if command else ""
 
 
 @click.group(

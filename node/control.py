@@ -102,7 +102,7 @@ class NodeView(Protocol):
         """Fetch and verify; cancelling keeps what is needed to resume."""
         ...
 
-    def admit(self, request: str, words: str | None) -> Document:
+    def admit(self, request: str, words: str | None) -> Deferred[Document]:
         """Admit a new device, or without ``words`` only look at its request.
 
         Args:
@@ -139,6 +139,7 @@ class Control(Service):
         self._address = address
         resource = ControlResource(view, clock)
         site = Site(resource, timeout=IDLE_SECONDS, reactor=clock)
+        site.noisy = False
         # Questions of the owner are nobody's business: no access log.
         site.log = lambda request: None  # type: ignore[method-assign]
         self._connections = _Connections(site)

@@ -27,7 +27,7 @@ from attrs import define, field
 
 from node.control_client import ControlClient
 from node.directory import NodeDirectory
-from node.errors import Failed
+from node.errors import Failed, WherryError
 from node.units import size, span
 from protocols import callname, certificates
 from protocols.nodeid import NodeID
@@ -56,8 +56,7 @@ def run(say: Say) -> None:
         Failed: a step went wrong, or what it claims could not be verified.
     """
     began = monotonic()
-    with ExitStack() as leaving, _signals_raise():
-        leaving.callback(_deaf_to_signals)
+    with _signals_raise(), ExitStack() as leaving:
         root = Path(tempfile.mkdtemp(prefix="wherry-demo-"))
         leaving.callback(shutil.rmtree, root)
         demo = Demo(root, say, leaving)
@@ -73,7 +72,11 @@ def run(say: Say) -> None:
             demo.stop,
         ):
             start = monotonic()
-            told = step()
+            try:
+                told = step()
+            except WherryError:
+                say(f"{monotonic() - start:6.2f} s  FAILED: {step.__doc__}")
+                raise
             say(f"{monotonic() - start:6.2f} s  {told}")
     if root.exists():
         raise Failed("the demo left something behind", str(root))

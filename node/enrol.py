@@ -11,17 +11,20 @@ shows the words first and then commits.
 """
 
 import datetime
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Final
 
 from attrs import field, frozen
 from cryptography import x509
 
+from node.announcing import card_of, hints_now
 from node.directory import NodeDirectory
 from node.errors import Failed, Untrusted
-from node.hints import hints_of, own_addresses, place_of_endpoint
+from node.hints import Place
 from node.identity import USER_KEY, Identity, check_device, permitted_names
 from node.peersfile import KnownPeer, Peers, load_peers, save_peers, suggested
-from node.settings import Settings, check_nickname, load_settings
+from node.settings import check_nickname, load_settings
 from protocols.card import Card
 from protocols.certificates import device_ca, key_id, load_key
 from protocols.enrolment import DeviceBundle, DeviceRequest
@@ -37,15 +40,6 @@ ADMITTED: Final = "private/admitted"
 """Node id, key id and time of every device that our user CA has certified."""
 
 
-def own_card(identity: Identity, settings: Settings) -> Card:
-    """Make this node's card from its settings and the machine's interfaces."""
-    hints = settings.hints
-    if hints is None:
-        places = map(place_of_endpoint, settings.listen)
-        hints = hints_of((each for each in places if each), own_addresses())
-    return Card(identity.node, hints, identity.discovery, settings.nickname)
-
-
 @frozen
 class Admission:
     """A request that is in order; nothing has happened yet.
@@ -53,17 +47,26 @@ class Admission:
     Attributes:
         node: who asks.
         nickname: what it calls itself.
-        words: of the request; the new device shows the same.
-        user_words: of our user CA; the new device will show the same.
     """
 
     node: NodeID
     nickname: str
-    words: str
-    user_words: str
+    _request: bytes = field(repr=False)
+    _user_ca: bytes = field(repr=False)
     _directory: NodeDirectory = field(repr=False)
     _text: str = field(repr=False)
     _now: float = field(repr=False)
+    _places: Sequence[Place] | None = field(repr=False)
+
+    @cached_property
+    def words(self) -> str:
+        """Three words of the request (0.1 s); the new device shows the same."""
+        return three_words(self._request)
+
+    @cached_property
+    def user_words(self) -> str:
+        """Three words of our user CA (0.1 s); the new device will show the same."""
+        return three_words(self._user_ca)
 
     def commit(self) -> str:
         """Admit the device.
@@ -78,7 +81,7 @@ class Admission:
             Failed, Untrusted: as `admit`.
         """
         with self._directory.lock():
-            return _admit(self._directory, self._text, self._now)
+            return _admit(self._directory, self._text, self._now, self._places)
 
 
 @frozen
@@ -86,17 +89,21 @@ class Acceptance:
     """A bundle that is in order; nothing has happened yet.
 
     Attributes:
-        words: of the user CA; the admitting device has shown the same.
         devices: the nicknames of the devices that it tells of.
         discards: whether our own user CA is given up for it.
     """
 
-    words: str
     devices: tuple[str, ...]
     discards: bool
+    _user_ca: bytes = field(repr=False)
     _directory: NodeDirectory = field(repr=False)
     _text: str = field(repr=False)
     _now: float = field(repr=False)
+
+    @cached_property
+    def words(self) -> str:
+        """Three words of the user CA (0.1 s); the admitting device showed the same."""
+        return three_words(self._user_ca)
 
     def commit(self) -> None:
         """Become a device of that user; after a crash, it can be repeated.
@@ -127,10 +134,10 @@ def request(directory: NodeDirectory, now: float) -> Signed:
     with directory.lock():
         identity = Identity.load(directory)
         settings = load_settings(directory)
-        if identity.holds_user_ca:
+        if identity.holds_user_ca and _is_key_of(directory, identity.user_ca):
             _check_discardable(directory)
         asked = DeviceRequest.make(
-            own_card(identity, settings),
+            card_of(identity, settings, hints_now(settings, None)),
             settings.names,
             identity.server_key,
             identity.device_key,
@@ -143,13 +150,19 @@ def request(directory: NodeDirectory, now: float) -> Signed:
         return asked.signed
 
 
-def admit(directory: NodeDirectory, text: str, now: float) -> Admission:
+def admit(
+    directory: NodeDirectory,
+    text: str,
+    now: float,
+    places: Sequence[Place] | None = None,
+) -> Admission:
     """Look at a request, on the device that holds the user CA.
 
     Args:
-        directory: of that device; no node runs in it.
+        directory: of that device.
         text: the request.
         now: Unix time in seconds.
+        places: the open ports of the node that runs there, if one does.
 
     Raises:
         Failed: no request, our own one, or the user CA is on another device.
@@ -160,11 +173,12 @@ def admit(directory: NodeDirectory, text: str, now: float) -> Admission:
     return Admission(
         asked.card.node,
         suggested(asked.card),
-        three_words(asked.signed.digest),
-        three_words(key_id(identity.user_ca)),
+        asked.signed.digest,
+        key_id(identity.user_ca),
         directory,
         text,
         now,
+        places,
     )
 
 
@@ -184,16 +198,18 @@ def accept(directory: NodeDirectory, text: str, now: float) -> Acceptance:
     with directory.lock():
         bundle, identity = _check_acceptance(directory, text, now)
     return Acceptance(
-        three_words(key_id(bundle.user_ca)),
         tuple(nickname for nickname, _ in bundle.cards),
         key_id(identity.user_ca) != key_id(bundle.user_ca),
+        key_id(bundle.user_ca),
         directory,
         text,
         now,
     )
 
 
-def _admit(directory: NodeDirectory, text: str, now: float) -> str:
+def _admit(
+    directory: NodeDirectory, text: str, now: float, places: Sequence[Place] | None
+) -> str:
     asked, identity, peers = _check_admission(directory, text)
     settings = load_settings(directory)
     user_key = identity.user_key(directory)
@@ -207,7 +223,8 @@ def _admit(directory: NodeDirectory, text: str, now: float) -> str:
     peer = KnownPeer(suggested(asked.card), "device", asked.card, int(now))
     peers = peers.add(peer, reserved=[settings.nickname])
     save_peers(directory, peers)
-    cards = [(settings.nickname, own_card(identity, settings))]
+    own = card_of(identity, settings, hints_now(settings, places))
+    cards = [(settings.nickname, own)]
     cards += [
         (each.nickname, each.card)
         for each in peers.known

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
+from broker.errors import NoTub
 from broker.generation import Credentials, Issuer
 from broker.merge import PeerRecord
-from node.errors import Untrusted
 from node.identity import Identity
 from protocols import callname
 from protocols.certificates import key_id
@@ -27,9 +27,8 @@ def device_issuer(identity: Callable[[], Identity], clock: IReactorTime) -> Issu
 
     def issue(peer: PeerRecord) -> Credentials:
         if not peer.own:
-            raise Untrusted(
-                f"{peer.name} is not one of your own devices",
-                "this version calls no others",
+            raise NoTub(
+                "it is not one of your own devices, and others can't be called yet"
             )
         own = identity()
         secret = callname.own_secret(peer.node, key_id(own.user_ca))

@@ -6,7 +6,7 @@ from typing import Protocol
 from urllib.parse import quote
 
 from attrs import field, frozen
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
@@ -22,7 +22,6 @@ from protocols.strictjson import read_object
 
 _PAGE = 250  # entries; with names of full length they fit into the next limit
 _PAGE_BYTES = 4 << 20
-_MOST_FILES = 200_000  # of one peer
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}")
 
 
@@ -98,6 +97,7 @@ async def remote_listing(
     name: str | None = None,
     held: Sequence[tuple[NodeID, Sequence[Offer]]] = (),
     timeout_s: float = 20.0,
+    most_files: int = 200_000,
 ) -> Listing:
     """Ask peers what they hold, all at the same time.
 
@@ -107,17 +107,21 @@ async def remote_listing(
         name: only files of this name, and those in the folder of this name.
         held: what is known already; comes first.
         timeout_s: how long one peer may take for one page, in seconds.
+        most_files: how many entries of one peer are looked at.
 
     Returns:
         A Deferred that fires with the listing. A peer that fails only adds a
-        problem to it.
+        problem to it. Cancelling it ends all requests.
     """
     queries = [""]
     if name is not None:
         plain = quote(name, safe="")
         queries = [f"&name={plain}", f"&under={plain}"]
-    asked = [_ask(peer, queries, clock, timeout_s) for peer in peers]
-    answers = await gatherResults(asked, consumeErrors=True)
+    asked = [_ask(peer, queries, clock, timeout_s, most_files) for peer in peers]
+    try:
+        answers = await gatherResults(asked, consumeErrors=True)
+    except FirstError as first:  # cancelled, or a mistake of ours
+        first.subFailure.raiseException()
     offers: list[tuple[NodeID, Sequence[Offer]]] = list(held)
     problems: list[str] = []
     for peer, (offered, faults) in zip(peers, answers, strict=True):
@@ -188,7 +192,11 @@ def select(files: Sequence[RemoteFile], wanted: str) -> list[RemoteFile]:
 
 @starting
 async def _ask(
-    peer: Source, queries: Sequence[str], clock: IReactorTime, timeout_s: float
+    peer: Source,
+    queries: Sequence[str],
+    clock: IReactorTime,
+    timeout_s: float,
+    most_files: int,
 ) -> tuple[list[Offer], list[str]]:
     """Get all that one peer offers, and what was wrong with it."""
     offers: list[Offer] = []
@@ -205,8 +213,8 @@ async def _ask(
                 if not is_expected(problem):
                     raise
                 return offers, [*faults, explain(problem)]
-            if len(offers) > _MOST_FILES:
-                return offers, [*faults, f"its list ends at {_MOST_FILES} files"]
+            if len(offers) > most_files:
+                return offers, [*faults, f"only {most_files} of its files are listed"]
     return offers, faults
 
 
@@ -243,7 +251,7 @@ def _read_page(
                 faults.append(f"a file was left out: {problem.why}")
     if following is None:
         return None
-    if type(following) is not int or not after < following < 1 << 63:
+    if type(following) is not int or not files or not after < following < 1 << 63:
         raise Malformed("list of files", "its pages don't go forward")
     return following
 

@@ -178,9 +178,10 @@ class Node(Service):
             self.broker,
             self.store,
             lambda: self.port.listening,
+            lambda: self.port.places,
             lambda: self.card.text(),
             self._problems,
-            self._reload,
+            self.reload,
             in_thread,
             reactor.callFromThread,
         )
@@ -207,7 +208,7 @@ class Node(Service):
                 if peer.node == caller.node and not peer.connected:
                     peer.nudge()
 
-    def _reload(self) -> None:
+    def reload(self) -> None:
         """Take up what changed in the directory's files."""
         self.configuration = Configuration.load(self._directory)
         self._connections.show(self._faces())

@@ -69,18 +69,29 @@ class Settings:
 
     def text(self) -> str:
         """Write the commented file."""
-        limits = dump(
-            {each.name: getattr(self.limits, each.name) for each in fields(Limits)}
-        )
+        limits = [
+            f"  {name + ':':24}{getattr(self.limits, name)!s:<7} # {told}\n"
+            for name, told in _LIMITS.items()
+        ]
         told = None if self.hints is None else [hint.text for hint in self.hints]
         return _TEMPLATE.format(
             nickname=dump({"nickname": self.nickname}),
             listen=dump({"listen": list(self.listen)}),
             names=dump({"names": list(self.names)}),
             hints="" if told is None else dump({"hints": told}),
-            limits="".join(f"  {line}\n" for line in limits.splitlines()),
+            limits="".join(limits),
         )
 
+
+_LIMITS: Final = {
+    "handshake_s": "a TLS handshake must be over",
+    "headers_s": "the head of a request must be there",
+    "idle_s": "a connection without a request is closed",
+    "stall_s": "a caller that takes nothing of an answer is cut",
+    "connections": "of all callers together",
+    "per_principal": "of them, of one device or person",
+    "handshakes_per_address": "unfinished ones of one address at a time",
+}
 
 _TEMPLATE: Final = """\
 # Settings of this Wherry node. A change applies when the node starts again.
@@ -92,14 +103,14 @@ version: 1
 # on every interface, link-local addresses included.
 {listen}
 # Plain DNS names for programs that are not Wherry, such as curl; they get a
-# certificate of their own. A name that is added later needs a new device
-# certificate: wherry device request, admit, accept.
+# certificate of their own. For a name that is added later, a device that does not
+# hold the user CA needs a new certificate: wherry device request, admit, accept.
 {names}
 # Where others can call this node, for its card. Left out, the addresses of the
 # interfaces stand there. Needed behind a router that forwards a port:
 # hints: ["tcp:home.example.org:8443", "tcp:192.168.1.20:8443"]
 {hints}
-# What one caller may take of the open port; the defaults, in seconds and numbers.
+# What callers may take of the open port: seconds (_s) and numbers, the defaults.
 limits:
 {limits}"""
 

@@ -18,6 +18,7 @@ from node.directory import NodeDirectory
 from node.errors import Failed, TimedOut, Unreachable, Untrusted, WherryError
 from node.fetching import InThread
 from node.getting import get, matching
+from node.hints import Place
 from node.listing import remote_listing
 from node.problems import Problem
 from node.sharing import ShareProgress, share
@@ -41,6 +42,7 @@ class View:
         broker: has the peers.
         store: has the files.
         listening: gives the endpoints that are open.
+        places: gives the TCP ports among them.
         own_card: gives the card.
         problems: gives what the user should know of.
         reload: takes up changed peers.
@@ -56,6 +58,7 @@ class View:
     broker: Broker
     store: FileStore
     listening: Callable[[], Sequence[str]]
+    places: Callable[[], Sequence[Place]]
     own_card: Callable[[], str]
     problems: Callable[[], Sequence[Problem]]
     reload: Callable[[], None]
@@ -103,10 +106,9 @@ class View:
             if not peer.connected:
                 peer.nudge()
                 await peer.when_connected(timeout, attempts=1)
+            await self._ask_root(peer, timeout)  # the first one may have to dial
             start = self.clock.seconds()
-            asking = peer.request(b"GET", "/", timeout=timeout)
-            asking.addTimeout(timeout, self.clock)
-            await read_body(await asking, _ROOT_LIMIT)
+            await self._ask_root(peer, timeout)
         except BrokerError as error:
             raise _for_user(error) from error
         except defer.TimeoutError:
@@ -116,6 +118,12 @@ class View:
         rtt = self.clock.seconds() - start
         routes = [route for route, _ in peer.routes_report()]
         return documents.ping(peer.record, peer.status(), routes, rtt)
+
+    @starting
+    async def _ask_root(self, peer: Peer, timeout: float) -> None:
+        asking = peer.request(b"GET", "/", timeout=timeout)
+        asking.addTimeout(timeout, self.clock)
+        await read_body(await asking, _ROOT_LIMIT)
 
     @starting
     async def share(self, paths: list[str], report: Report) -> Document:
@@ -163,13 +171,17 @@ class View:
         except BrokerError as error:
             raise _for_user(error) from error
 
-    def admit(self, request: str, words: str | None) -> Document:
+    @starting
+    async def admit(self, request: str, words: str | None) -> Document:
         """Admit a new device, or without ``words`` only look at its request."""
-        admission = enrol.admit(self.directory, request, self.clock.seconds())
-        found = documents.admission(admission)
+        admission = await self.in_thread(
+            enrol.admit, self.directory, request, self.clock.seconds(), self.places()
+        )
+        # Words are made slowly on purpose: not in the reactor's thread.
+        found: Document = await self.in_thread(documents.admission, admission)
         if words is None:
             return found
-        if words != admission.words:
+        if words != found["words"]:
             raise Untrusted("the request is refused", "its words were not compared")
         bundle = admission.commit()
         self.reload()

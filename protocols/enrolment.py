@@ -88,6 +88,8 @@ class DeviceRequest:
             raise BadSignature(_KEY)
         key = load_der_public_key(proof.spki)
         assert isinstance(key, ec.EllipticCurvePublicKey)  # Signed takes no other
+        if type(stated["made"]) is not int:
+            raise Malformed(_REQUEST, "made must be a whole number")
         names = stated["names"]
         if not isinstance(names, list) or len(names) > NAMES:
             raise Malformed(_REQUEST, f"names must be a list of at most {NAMES}")

@@ -72,10 +72,10 @@ def request(directory: NodeDirectory, as_json: bool) -> None:
 @as_json
 @with_directory
 def admit(directory: NodeDirectory, file: str, yes: bool, as_json: bool) -> None:
-    """Admit the device that made the request in FILE, and print its bundle.
+    """Admit the device whose request is in FILE.
 
-    Shows three words and asks whether the new device shows the same. Works
-    while the node runs and without it.
+    Shows three words, asks whether the new device shows the same, and prints
+    the bundle for it. Works while the node runs and without it.
 
     \b
     Examples:
@@ -116,7 +116,7 @@ def admit(directory: NodeDirectory, file: str, yes: bool, as_json: bool) -> None
 @as_json
 @with_directory
 def accept(directory: NodeDirectory, file: str, yes: bool, as_json: bool) -> None:
-    """Become a device of the user who made the bundle in FILE.
+    """Become a device of the user whose bundle is in FILE.
 
     Shows the three words of the user CA and asks whether the admitting device
     showed the same. The user CA that "wherry init" made here is given up. A

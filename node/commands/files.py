@@ -100,6 +100,8 @@ def ls(directory: NodeDirectory, as_json: bool) -> None:
         say(table([["NAME", "SIZE", "HELD BY", "ID"], *rows]))
     else:
         say("no files yet: wherry share PATH")
+    for problem in document.get("problems", []):
+        note(f"not asked: {shown(problem)}")
     if alone:
         note("The node is not running, so these are the files of this device alone.")
 

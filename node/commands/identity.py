@@ -12,7 +12,7 @@ from node.errors import Failed
 
 @click.group()
 def identity() -> None:
-    """Certificates of this device, for curl and for looking into things."""
+    """Certificates of this device, for curl and debugging."""
 
 
 @identity.command()

@@ -7,6 +7,7 @@ import click
 from node.commands.common import (
     as_json,
     called,
+    now,
     print_json,
     say,
     short,
@@ -150,9 +151,10 @@ def explain(directory: NodeDirectory, peer: str, as_json: bool) -> None:
 @as_json
 @with_directory
 def ping(directory: NodeDirectory, peer: str, timeout: float, as_json: bool) -> None:
-    """Ask a PEER to answer: by which route, how fast, with which identity.
+    """Ask a PEER to answer: by which route, and how fast.
 
-    A peer that is not connected is dialled at once.
+    Shows the one-time identity that it was called with, too. A peer that is not
+    connected is dialled at once.
 
     \b
     Examples:
@@ -164,9 +166,10 @@ def ping(directory: NodeDirectory, peer: str, timeout: float, as_json: bool) -> 
     if as_json:
         print_json(document)
         return
+    route = document["route"]
+    via = f"via {_route(route, source=False)} " if route else ""
     say(
-        f"reply from {called(document)} via {_route(document['route'], source=False)} "
-        f"in {span(document['rtt_s'])} ({shown(document['tls'])}, outbound identity "
+        f"reply from {called(document)} {via}in {span(document['rtt_s'])} ({shown(document['tls'])}, outbound identity "
         f"{shown(document['identity'])}…, used once)"
     )
     if document.get("also"):
@@ -187,7 +190,11 @@ def _route(route: Document, *, source: bool = True) -> str:
 def _where(peer: Document) -> str:
     if peer.get("route"):
         return _route(peer["route"])
-    parts = [shown(peer["last_error"])] if peer.get("last_error") else []
+    parts = []
+    if peer.get("last_seen") is not None:
+        parts.append(f"last seen {span(max(now() - peer['last_seen'], 0))} ago")
+    if peer.get("last_error"):
+        parts.append(shown(peer["last_error"]))
     if peer.get("next_attempt_s") is not None:
         parts.append(f"next attempt in {span(peer['next_attempt_s'])}")
     return "; ".join(parts) or "-"

@@ -9,10 +9,9 @@ from typing import Any
 
 from broker.merge import PeerRecord
 from broker.routes import Policy, plan_routes
-from node import documents
+from node import announcing, documents
 from node.configuration import Configuration, load_override
 from node.directory import NodeDirectory
-from node.enrol import own_card
 from node.errors import Failed
 from node.hints import interfaces
 from node.identity import Identity
@@ -41,7 +40,9 @@ def make(
 
 def card_of(directory: NodeDirectory) -> Card:
     """Make the card of a node that need not run."""
-    return own_card(Identity.load(directory), load_settings(directory))
+    settings = load_settings(directory)
+    hints = announcing.hints_now(settings, None)
+    return announcing.card_of(Identity.load(directory), settings, hints)
 
 
 def known_peers(directory: NodeDirectory) -> list[dict[str, Any]]:
@@ -56,6 +57,7 @@ def known_peers(directory: NodeDirectory) -> list[dict[str, Any]]:
             "route": None,
             "last_error": "the node is not running",
             "next_attempt_s": None,
+            "last_seen": None,
         }
         for peer in load_peers(directory).known
     ]

@@ -15,7 +15,7 @@ from node.errors import Failed, Usage
 
 @click.group()
 def override() -> None:
-    """The file override.yaml, which has the last word on how peers are called."""
+    """Check, edit or show override.yaml, which has the last word."""
 
 
 @override.command()

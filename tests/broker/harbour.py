@@ -25,6 +25,7 @@ from broker.merge import PeerRecord, SourcedHint
 from broker.routes import Policy
 from protocols.hint import Hint
 from protocols.nodeid import NodeID
+from protocols.tls import CalledConnections
 from protocols.tub import Tub
 from tests.kit import Device, House, today
 
@@ -76,6 +77,14 @@ class Call(Protocol):
         self.over = True
 
 
+class Mute(Call):
+    """One connection to somebody who never says a word."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Record it."""
+        self.received += data
+
+
 def lifeline(target: bytes) -> bytes | None:
     """Let everybody in, and answer everything with its own target."""
     return EVENTS + COMMENT if target == b"/events" else answer(target)
@@ -89,6 +98,8 @@ class Berth:
     caller: Device
     answers: Callable[[bytes], bytes | None] = lifeline
     calls: list[Call] = field(factory=list)
+    speaks_tls: bool = True
+    shows_itself: bool = False
 
     @property
     def node(self) -> NodeID:
@@ -108,7 +119,7 @@ class Berth:
 
     def build(self) -> Call:
         """Take a connection."""
-        self.calls.append(Call(self))
+        self.calls.append(Call(self) if self.speaks_tls else Mute(self))
         return self.calls[-1]
 
 
@@ -153,12 +164,12 @@ class Net:
 
     def join(self, factory: IProtocolFactory, berth: Berth) -> IProtocol:
         """Connect a caller to a node."""
-        called = TLSMemoryBIOFactory(
-            berth.device.called(),
-            False,
-            Factory.forProtocol(berth.build),
-            clock=self.server_clock,
-        )
+        called: Any = Factory.forProtocol(berth.build)
+        if berth.speaks_tls:
+            tls = berth.device.called()
+            if berth.shows_itself:
+                tls = CalledConnections(lambda _: "own", berth.device.faces())
+            called = TLSMemoryBIOFactory(tls, False, called, clock=self.server_clock)
         client: Any = factory.buildProtocol(IAddress(Address(), None))
         server: Any = called.buildProtocol(None)
         ends = FakeTransport(server, True), FakeTransport(client, False)
@@ -197,6 +208,7 @@ class Harbour:
     tubs: list[Tub] = field(factory=list)
     policy: Policy = field(factory=lambda: Policy(interfaces=("eth0",)))
     caller: Device = field(init=False)
+    devices: dict[NodeID, Device] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self.caller = self.house.device()
@@ -205,17 +217,14 @@ class Harbour:
         """Put a new node at these places."""
         berth = Berth((house or self.house).device(), self.caller)
         self.net.places.update(dict.fromkeys(places, berth))
+        self.devices[berth.node] = berth.device
         return berth
 
     def issue(self, record: PeerRecord) -> Credentials:
         """Mint a Tub for a call to one of our devices."""
         tub = self.caller.leaf()
         self.tubs.append(tub)
-        called = next(
-            place.device
-            for place in self.net.places.values()
-            if isinstance(place, Berth) and place.node == record.node
-        )
+        called = self.devices[record.node]
         return Credentials(self.caller.caller(called, tub=tub), tub.label)
 
     def broker(self, seed: int = 1) -> Broker:

@@ -2,10 +2,12 @@
 
 import gzip
 from collections.abc import Mapping
+from typing import Any, cast
 
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import URI, Agent
 from twisted.web.error import SchemeNotSupported
@@ -13,8 +15,10 @@ from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface.verify import verifyObject
 
 from broker.errors import RequestFailed, ResponseTooLarge, explain
+from broker.generation import _Endpoint
 from broker.http import Requests, _OnlyPeer, discard, read_body
-from broker.link import HEAD_LIMIT, Link
+from broker.link import HEAD_LIMIT, Link, connect
+from protocols.deferreds import starting
 from protocols.hint import Hint
 from tests.broker.harbour import Harbour, answer
 
@@ -63,7 +67,7 @@ class RequestTests(SynchronousTestCase):
         agent = Agent.usingEndpointFactory(self.net.clock, _OnlyPeer(self.endpoint))
         client = HTTPClient(agent)
         url = "https://peer.wherry.internal/"
-        client.get(url, reactor=self.net.clock).addErrback(lambda _: None)
+        client.get(url, reactor=cast(Any, self.net.clock)).addErrback(lambda _: None)
         self.net.flush()
         self.assertIn(b"Accept-Encoding: gzip", self.nas.calls[0].heads[0])
 
@@ -187,6 +191,10 @@ class RequestTests(SynchronousTestCase):
         self.assertTrue(self.nas.calls[0].over)
 
 
+def noop() -> None:
+    """Do nothing."""
+
+
 class HeadTests(SynchronousTestCase):
     """The head of an answer is bounded, its body is not."""
 
@@ -196,18 +204,18 @@ class HeadTests(SynchronousTestCase):
 
     def ask(self) -> tuple[Deferred[IResponse], Requests]:
         """Ask over a link, as a generation does."""
-        from broker.generation import _Endpoint
-        from broker.link import connect
-
         net = self.harbour.net
         connections = self.harbour.caller.caller(self.nas.device)
         place = net.handler(Hint.parse(PLACE))
-        make = lambda: Link(lambda: None, lambda _: None)  # noqa: E731
-        endpoint = _Endpoint(
-            lambda factory: connect(place, connections, make, net.clock).addCallback(
-                lambda link: link.adopt(factory)
+
+        @starting
+        async def adopt(factory: IProtocolFactory) -> Any:
+            made = connect(
+                place, connections, lambda: Link(noop, lambda _: None), net.clock
             )
-        )
+            return (await made).adopt(factory)
+
+        endpoint = _Endpoint(adopt)
         requests = Requests(endpoint, net.clock)
         asking = requests.request(b"GET", "/", {})
         net.flush()

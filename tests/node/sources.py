@@ -1,12 +1,12 @@
 """Peers that hold files, made of memory, and ways in which they misbehave."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs, urlsplit
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocol, IPushProducer, ITransport
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -69,10 +69,8 @@ class Flow:
         self._paused = True
 
     def stopProducing(self) -> None:
-        """End it, as closing a connection does."""
-        if not self.stopped:
-            self.stopped = True
-            self._protocol.connectionLost(Failure(ConnectionDone()))
+        """End it; as with a real connection, nothing is called back at once."""
+        self.stopped = True
 
 
 @implementer(IResponse)
@@ -143,7 +141,7 @@ class MemorySource:
 
     files: dict[str, bytes]
     nickname: str | None = "laptop"
-    node: NodeID = NodeID("a" * 52)
+    node: NodeID = field(factory=lambda: NodeID("a" * 52))
     fault: Fault = lambda path, headers: None
     asked: list[tuple[str, str | None]] = field(factory=list)
     answers: list[Answer] = field(factory=list)
@@ -180,8 +178,6 @@ class MemorySource:
         return answer(404, b"{}")
 
     def _list(self, query: Mapping[str, list[str]]) -> bytes:
-        import json
-
         after, limit = int(query["after"][0]), int(query["limit"][0])
         name, under = query.get("name"), query.get("under")
         rows = [

@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 from unittest import SkipTest
 
-from cryptography.x509.verification import DNSName, PolicyBuilder, Store
+from cryptography import x509
+from cryptography.x509.verification import PolicyBuilder, Store
 from twisted.trial.unittest import SynchronousTestCase
 
 from node.directory import NodeDirectory, NoNode
@@ -342,7 +343,7 @@ class RenewTests(IdentityTestCase):
             PolicyBuilder()
             .store(Store([fresh.user_ca]))
             .time(moment)
-            .build_server_verifier(DNSName(certificates.server_name(fresh.node)))
+            .build_server_verifier(x509.DNSName(certificates.server_name(fresh.node)))
         )
         chain = verifier.verify(fresh.server, [fresh.device_ca])
         self.assertEqual(len(chain), 3)

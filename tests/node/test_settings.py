@@ -4,6 +4,7 @@ import errno
 import socket
 from pathlib import Path
 
+from attrs import fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -58,6 +59,12 @@ class SettingsTests(SynchronousTestCase):
         told = parse_settings(f"{LEAST}hints: []\n")
         self.assertEqual(told.hints, ())
         self.assertEqual(parse_settings(told.text()), told)
+
+    def test_every_limit(self) -> None:
+        """The file shows each limit that there is."""
+        shown = Settings("desk", ("tcp6:8443",)).text().partition("\nlimits:\n")[2]
+        names = [line.split(":")[0].strip() for line in shown.splitlines()]
+        self.assertEqual(names, [each.name for each in fields(Limits)])
 
     def test_wrong(self) -> None:
         """Each mistake is named with its place."""

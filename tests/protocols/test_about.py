@@ -67,7 +67,8 @@ class EventsTests(SynchronousTestCase):
 
     def silences(self, count: int) -> list[float]:
         """Measure the time between comments, in tenths of a second."""
-        found, last = [], self.clock.seconds()
+        found: list[float] = []
+        last = self.clock.seconds()
         while len(found) < count:
             self.clock.advance(0.1)
             if self.caller.wire.take(2**20):

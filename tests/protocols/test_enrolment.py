@@ -88,7 +88,7 @@ class DeviceRequestTests(SynchronousTestCase):
     def test_wrong(self) -> None:
         """Each field has one shape."""
         made = requested().signed
-        for changes in [
+        wrong: list[dict[str, Any]] = [
             {"card": 5},
             {"card": "wherry://x@"},
             {"device": None},
@@ -99,8 +99,11 @@ class DeviceRequestTests(SynchronousTestCase):
             {"names": ["A.test"]},
             {"names": ["x.wherry.internal"]},
             {"names": ["a.test"] * 17},
+            {"made": "now"},
+            {"made": True},
             {"more": 1},
-        ]:
+        ]
+        for changes in wrong:
             self.assertRaises(
                 Malformed, DeviceRequest.parse, resealed(made, SERVER, **changes)
             )
@@ -175,7 +178,7 @@ class DeviceBundleTests(SynchronousTestCase):
     def test_wrong(self) -> None:
         """Each field has one shape."""
         made = bundled().signed
-        for changes in [
+        wrong: list[dict[str, Any]] = [
             {"request": 5},
             {"request": "ä"},
             {"device": "AAAA"},
@@ -185,7 +188,8 @@ class DeviceBundleTests(SynchronousTestCase):
             {"cards": [["desk", 5]]},
             {"cards": [["\x1b", CARD.text()]]},
             {"more": 1},
-        ]:
+        ]
+        for changes in wrong:
             self.assertRaises(
                 Malformed, DeviceBundle.parse, resealed(made, USER, **changes)
             )

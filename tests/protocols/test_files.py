@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from attrs import define, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -46,15 +47,23 @@ class FakeFile:
             os.close(self.fd)
             self.fd = -1
             self.source.open_files -= 1
+            if not self.source.closed.called:
+                self.source.closed.callback(None)
 
 
 class FakeSource:
-    """Holds files; a person sees only those that begin with their name."""
+    """Holds files; a person sees only those that begin with their name.
+
+    Attributes:
+        open_files: how many are open now.
+        closed: fires when the first one is closed.
+    """
 
     def __init__(self) -> None:
         self.paths: dict[FileID, tuple[str, Leaves]] = {}
         self.rows: list[FakeEntry] = []
         self.open_files = 0
+        self.closed: Deferred[None] = Deferred()
 
     def add(self, path: str, name: str, leaves: Leaves) -> FileID:
         """Take a file in."""
@@ -433,7 +442,7 @@ class FlowTests(FilesCase):
 
     def test_bounded_memory(self) -> None:
         """However long the file, no more than a chunk waits to be taken."""
-        size = 1 << 30
+        size = 1 << 28
         self.caller.ask(self.sparse(size))
         self.assertLess(sum(self.drain(self.caller, 2**20)) - size, 1000)
         self.assertLess(self.caller.wire.peak, CHUNK + 1000)
@@ -475,11 +484,39 @@ class FlowTests(FilesCase):
     def test_tls_ends_first(self) -> None:
         """A caller who ends TLS but not TCP doesn't make us read on for nothing."""
         self.caller.ask(self.sparse(1 << 30))
+        reads, pread = [], os.pread
+
+        def counted(fd: int, size: int, offset: int) -> bytes:
+            reads.append(size)
+            return pread(fd, size, offset)
+
+        self.patch(os, "pread", counted)
         self.caller.wire.disconnecting = True
         self.caller.wire.take(CHUNK * 2)  # it wants more, and will swallow it
         self.assertTrue(self.caller.wire.aborted)
         self.assertTrue(self.caller.lost)
         self.assertEqual(self.source.open_files, 0)
+        self.assertEqual(len(reads), 1)
+
+    def test_goodbye_in_the_middle(self) -> None:
+        """The file is closed too when the connection was closing already."""
+        self.caller.ask(self.sparse(1 << 30))
+        self.caller.channel.loseConnection()
+        self.caller.wire.lose(ConnectionError())
+        self.assertEqual(self.source.open_files, 0)
+
+    def test_a_transport_that_takes_at_once(self) -> None:
+        """A transport may ask for more from within a write, a thousand times."""
+        wire = self.caller.wire
+        write, taken = wire.write, []
+
+        def take(data: bytes) -> None:
+            write(data)
+            taken.append(len(wire.take(1 << 20)))
+
+        self.patch(wire, "write", take)
+        self.caller.ask(self.sparse(1 << 28))
+        self.assertLess(sum(taken) - (1 << 28), 1000)
 
     def test_file_gets_shorter(self) -> None:
         """A file that fails in the middle cuts the connection: no false end."""

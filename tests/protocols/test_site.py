@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http import HTTPChannel
 
 from protocols.limits import Limits
 from protocols.principal import Person, Principal, Refused, Stranger
 from protocols.request import PeerRequest, Resource, anyone
-from protocols.site import PeerSite
+from protocols.site import PeerChannel, PeerSite
 from tests.protocols.calling import DEVICE, Caller, make_site
 
 LIMITS = Limits(
@@ -217,6 +218,17 @@ class DeadlineTests(SiteCase):
         self.assertFalse(caller.lost)
         self.clock.advance(1)
         self.assertTrue(caller.wire.aborted)
+
+    def test_stalled_while_more_is_written(self) -> None:
+        """What is written on top gives a caller who takes nothing no more time."""
+        caller = self.caller()
+        caller.ask("/later")
+        request: PeerRequest = caller.channel.requests[0]
+        for _ in range(4):
+            request.write(bytes(70_000))
+            self.clock.advance(20)
+        self.assertTrue(caller.lost)
+        self.later.addErrback(lambda _: None)
 
     def test_slow_is_not_stalled(self) -> None:
         """A caller who takes what was sent, however late, stays."""
@@ -519,3 +531,39 @@ class WireTests(SiteCase):
                     request.send(b"", "text/plain")
         self.clock.advance(400)
         self.assertTrue(caller.lost)
+
+
+class ControlTests(SiteCase):
+    """Twisted alone would not do: without ours, the tests above would fail."""
+
+    def test_early_requests(self) -> None:
+        """Twisted goes on reading while a caller takes nothing."""
+        self.patch(PeerChannel, "rawDataReceived", HTTPChannel.rawDataReceived)
+        caller = self.caller()
+        caller.ask("/large")
+        for _ in range(100):
+            caller.say(GET * 100)
+        self.assertTrue(caller.wire.reading)
+
+    def test_bad_header_in_pieces(self) -> None:
+        """Twisted answers a request whose headers it has refused."""
+        for data_received, asked in (
+            (PeerChannel.dataReceived, []),
+            (HTTPChannel.dataReceived, [b"/"]),
+        ):
+            self.patch(PeerChannel, "dataReceived", data_received)
+            caller = self.caller()
+            for line in (b"GET / HTTP/1.1", b"Bad", b"Host: peer", b""):
+                caller.say(line + b"\r\n")
+            self.assertEqual(self.asked, asked)
+
+    def test_long_length(self) -> None:
+        """Twisted lets an exception out for a Content-Length of many digits."""
+        self.patch(PeerChannel, "headerReceived", HTTPChannel.headerReceived)
+        caller = self.caller()
+        long = "Content-Length: " + "9" * 5000
+        self.assertRaises(ValueError, caller.ask, "/", long)
+
+    def test_no_rule_no_resource(self) -> None:
+        """A resource can't be made without a rule for who may have it."""
+        self.assertRaises(TypeError, Resource, pattern="/", methods="GET", answer=print)
