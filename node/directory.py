@@ -11,6 +11,7 @@ import os
 import secrets
 import shlex
 import stat
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -86,6 +87,7 @@ class NodeDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(os.path.abspath(path))
+        self._counting = threading.Lock()
         self._depth = 0
         self._lock_fd = -1
         self._socket_fd = -1
@@ -177,16 +179,18 @@ class NodeDirectory:
             Locked: another process, or another object, holds it.
             NoNode, Untrusted: as `check`.
         """
-        if self._depth == 0:
-            self._lock_fd = self._acquire()
-        self._depth += 1
+        with self._counting:
+            if self._depth == 0:
+                self._lock_fd = self._acquire()
+            self._depth += 1
         try:
             yield
         finally:
-            self._depth -= 1
-            if self._depth == 0:
-                os.close(self._lock_fd)
-                self._lock_fd = -1
+            with self._counting:
+                self._depth -= 1
+                if self._depth == 0:
+                    os.close(self._lock_fd)
+                    self._lock_fd = -1
 
     def _acquire(self) -> int:
         self.check()

@@ -78,10 +78,10 @@ class FakeView:
         self.request, self.report = request, report
         return self.work
 
-    def admit(self, request: str, words: str | None) -> Document:
+    def admit(self, request: str, words: str | None) -> Deferred[Document]:
         """Note it."""
         self.admitted.append((request, words))
-        return {"words": "a b c"}
+        return succeed({"words": "a b c"})
 
 
 GET = {

@@ -34,17 +34,16 @@ class SiteCase(SynchronousTestCase):
         """Make the site."""
         self.clock = Clock()
         self.asked: list[bytes] = []
+        self.sites: list[PeerSite] = []
         self.later: Deferred[None] = Deferred()
         self.addCleanup(self.check_clean)
 
     def check_clean(self) -> None:
         """No timer outlives its connection."""
-        for each in list(self.sites):
+        for each in self.sites:
             each.close()
         self.clock.advance(0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    sites: list[PeerSite]
 
     def site(self, **options: Any) -> PeerSite:
         """Make a site."""
@@ -64,7 +63,7 @@ class SiteCase(SynchronousTestCase):
         ]
         options = {"limits": LIMITS} | options
         made = make_site(self.clock, resources, **options)
-        self.sites = [*getattr(self, "sites", []), made]
+        self.sites.append(made)
         return made
 
     def caller(self, site: PeerSite | None = None, **options: Any) -> Caller:

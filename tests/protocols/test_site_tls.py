@@ -89,7 +89,7 @@ class TlsTests(TestCase):
             files(self.source),
             principal_of,
             chain_end,
-            Limits(stall_s=0.3),
+            Limits(),
             self.callers.append,
         )
         secure = TLSMemoryBIOFactory(self.device.called(), False, self.site)
@@ -203,6 +203,7 @@ class TlsTests(TestCase):
     @starting
     async def test_stops_reading(self) -> None:
         """A caller who reads no more is cut, and others are served meanwhile."""
+        self.site.limits = Limits(stall_s=0.3)
         client = await self.call()
         client.ask(self.sparse())
         await client.until(b"\r\n\r\n\0")
