@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/wherry demo
 
 test: packages lint
-	$(BIN)/python -bb -m tests
+	$(BIN)/python -m tests
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """``twistd wherry``: the one place that touches the global reactor."""
 
 import os
+import resource
 from random import SystemRandom
 from typing import Any, ClassVar
 
@@ -45,4 +46,14 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         Configuration.load(directory)
     except WherryError as error:
         raise SystemExit(f"wherry: {error}") from None
+    _allow_many_files()
     return Node(reactor, directory, SystemRandom())
+
+
+def _allow_many_files() -> None:
+    """Let the process have as many sockets and files as it may.
+
+    The usual soft limit of 1024 is for programs that use ``select``.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

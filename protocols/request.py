@@ -198,7 +198,7 @@ class PeerRequest(http.Request):
         """
         method, target, version = line
         self.caller = caller
-        hosts = self.requestHeaders.getRawHeaders("Host", [])
+        hosts = self.requestHeaders.getRawHeaders(b"Host", [])
         try:
             if len(hosts) > 1 or (version == b"HTTP/1.1" and not hosts):
                 raise bad_request("there must be one Host header")
@@ -264,8 +264,8 @@ class PeerRequest(http.Request):
 
     def header(self, name: str) -> str | None:
         """Give the value of a request header; None if there isn't exactly one."""
-        values = self.requestHeaders.getRawHeaders(name, [])
-        return values[0] if len(values) == 1 else None
+        values = self.requestHeaders.getRawHeaders(name.encode(), [])
+        return values[0].decode("latin-1") if len(values) == 1 else None
 
     def body(self) -> bytes:
         """Give the body, which is as short as the resource wanted it."""
@@ -275,7 +275,7 @@ class PeerRequest(http.Request):
         """Settle status and headers; they go out with what is written first."""
         self.setResponseCode(status)
         for name, value in (_COMMON | dict(headers)).items():
-            self.responseHeaders.setRawHeaders(name, [value])
+            self.responseHeaders.setRawHeaders(name.encode(), [value.encode()])
 
     def send(
         self,

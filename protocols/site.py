@@ -195,7 +195,7 @@ class PeerChannel(HTTPChannel):
         if unwanted:
             request.refuse(_too_large(room, self.length))
             self.length = 0
-            request.requestHeaders.removeHeader("Expect")
+            request.requestHeaders.removeHeader(b"Expect")
         super().allHeadersReceived()
         self.persistent = bool(
             self.persistent and not unwanted and self._turned_away is None
@@ -223,9 +223,9 @@ class PeerChannel(HTTPChannel):
 
     def _answer(self, request: PeerRequest) -> None:
         now = datetimeToString(self._site.clock.seconds())
-        request.responseHeaders.setRawHeaders("Date", [now])
+        request.responseHeaders.setRawHeaders(b"Date", [now])
         if not self.persistent:
-            request.responseHeaders.setRawHeaders("Connection", ["close"])
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         request.process()
 
     def requestDone(self, request: PeerRequest) -> None:

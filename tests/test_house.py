@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.__main__ import SKIPS, unexplained
+from tests.__main__ import SKIPS, mixed, unexplained
 
 ROOT = Path(__file__).parent.parent
 FLOORS = ("protocols", "override", "broker", "node")  # from the ground up
@@ -115,3 +115,9 @@ class SkipTests(SynchronousTestCase):
         SKIPS["tests.a.BTests.test_c"] = "why"
         self.addCleanup(SKIPS.pop, "tests.a.BTests.test_c")
         self.assertEqual(unexplained(self.OUTPUT), {"tests.a.BTests.test_d"})
+
+    def test_bytes_and_text(self) -> None:
+        """A comparison in our own code is named, one in a library isn't."""
+        ours = "/src/node/a.py:4: BytesWarning: Comparison between bytes and string"
+        theirs = ours.replace("node/", "lib/site-packages/")
+        self.assertEqual(mixed(f"{theirs}\n{ours}\n"), {ours})

@@ -12,6 +12,8 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest
 
+_HERE = Path(__file__).absolute().parents[2]  # trial changes the working directory
+
 # What changes a disk, one call at a time. (SQLite's own calls are not among
 # them: for these there is ``killed_after``.)
 _STEPS = ("pwrite", "rename", "fsync", "unlink", "ftruncate", "mkdir", "fchmod")
@@ -114,7 +116,7 @@ def on_tiny_disk(script: str, folder: Path, megabytes: int) -> str:
         [*plain, "sh", "-c", mount, sys.executable, script, str(folder)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        env={**os.environ, "PYTHONPATH": str(_HERE)},
     )
     if done.returncode:
         raise AssertionError(done.stderr)

@@ -58,6 +58,7 @@ class SocketTests(TestCase):
     @starting
     async def all_gone(self) -> None:
         """Close what is idle, and wait for the servers to see it."""
+        await self.turn()
         self.requests.close()
         for server in self.servers:
             await server.lost

@@ -318,6 +318,15 @@ try:
 except StoreFull as error:
     print(f"full: {error.code}")
 assert (left(), store.entries()) == before, left()
+# The same for files of it that were visible already.
+try:
+    with store.batch() as batch:
+        for name in ("between", "large"):
+            batch.add(os.open(source / name, os.O_RDONLY), name)
+            batch.publish()
+except StoreFull:
+    assert [entry.name for entry in batch.entries] == ["between"]
+assert (left(), store.entries()) == before, left()
 again = FileStore(disk / "node")
 assert again.entries() == before[1]
 assert again.add(source / "small", "again").id == kept.id

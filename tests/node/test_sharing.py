@@ -102,6 +102,21 @@ class ShareTests(StoreCase):
         self.assertEqual(self.names(shared), ["top/z"])
         self.assertEqual(list(self.skipped(shared)), ["a"])
 
+    def test_file_swapped_for_a_link(self) -> None:
+        """The same goes for the file itself."""
+        self.file("secret", b"private")
+        file = self.file("top/a", b"x")
+        self.file("top/z", b"z")
+
+        def swap(progress: ShareProgress) -> None:
+            if progress.files and not file.is_symlink():
+                file.unlink()
+                file.symlink_to(self.base / "secret")
+
+        shared = share(self.store, [self.base / "top"], swap)
+        self.assertEqual(self.names(shared), ["top/z"])
+        self.assertEqual(list(self.skipped(shared)), ["a"])
+
     def test_node_directory(self) -> None:
         """The node's keys are never shared, by whatever path they are reached."""
         self.file("node/private/server.key", b"secret")

@@ -1,0 +1,1 @@
+"""Tests over real sockets and with real processes: what users and attackers meet."""
