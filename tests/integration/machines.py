@@ -158,9 +158,13 @@ class Machine:
 
     def spawn(self, *arguments: str) -> "subprocess.Popen[bytes]":
         """Start a command; what it prints goes to the log."""
+        return self.spawn_program(*self._command(arguments))
+
+    def spawn_program(self, *command: str) -> "subprocess.Popen[bytes]":
+        """Start another program, as `spawn` does."""
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                self._command(arguments),
+                command,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

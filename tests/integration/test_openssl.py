@@ -1,8 +1,11 @@
 """Tests with ``openssl s_client``: what a stranger with a tool can see."""
 
+from cryptography import x509
+
 from tests.integration.machines import NAME, Leaf, MachineTests, Said
 
 NO_CERTIFICATE = "no peer certificate available"
+PEM = "-----BEGIN CERTIFICATE-----"
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
@@ -36,8 +39,9 @@ class OpensslTests(MachineTests):
         self.assertIn("New, TLSv1.3, Cipher is", said.out)
         self.assertIn("ALPN protocol: http/1.1", said.out)
         self.assertIn("HTTP/1.1 200 OK", said.out)
-        # The certificate for this name has no other name, nor the node id.
-        self.assertNotIn(self.desk.node.text, said.out)
+        shown = x509.load_pem_x509_certificate(said.out[said.out.index(PEM) :].encode())
+        names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        self.assertEqual(names.value, x509.SubjectAlternativeName([x509.DNSName(NAME)]))
 
     def test_no_h2(self) -> None:
         """Who offers h2 alone gets an alert."""
@@ -64,7 +68,7 @@ class OpensslTests(MachineTests):
         """An alert, no certificate, and not a byte more."""
         self.assertIn(NO_CERTIFICATE, said.out)
         self.assertIn("alert", said.err)
-        self.assertNotIn("BEGIN CERTIFICATE", said.out)
+        self.assertNotIn(PEM, said.out)
         self.assertNotIn("HTTP/1.1", said.out)
         self.assertNotIn(self.desk.node.text, said.out)
 
@@ -93,7 +97,7 @@ class OpensslTests(MachineTests):
         self.assertIn("HTTP/1.1 200 OK", first.out)
         # A name for others shows the self-signed certificate, and lets none in here.
         other = self.s_client("-servername", others)
-        self.assertIn("BEGIN CERTIFICATE", other.out)
+        self.assertIn(PEM, other.out)
         self.assertNotIn("HTTP/1.1", other.out)
         for name in (own, others):
             self.assert_mute(self.s_client("-servername", name, leaf=leaf))
@@ -111,7 +115,7 @@ class OpensslTests(MachineTests):
                 ("others", self.desk.one_use_name("others")),
             )
         }
-        counts = {kind: out.count("BEGIN CERT") for kind, out in shown.items()}
+        counts = {kind: out.count(PEM) for kind, out in shown.items()}
         self.assertEqual(counts, {"own": 2, "others": 1})
 
     def test_no_older_tls(self) -> None:
