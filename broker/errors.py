@@ -132,6 +132,10 @@ class PeerRefusedUs(NotConnected):
     """The peer answered and doesn't let us in."""
 
 
+class Barred(NotConnected):
+    """This node itself may dial none of the routes that are known."""
+
+
 class Denied(BrokerError):
     """The peer judged us and refused, in TLS or in HTTP."""
 
@@ -186,6 +190,7 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (error.TCPTimedOutError, "no answer"),
     (error.TimeoutError, "no answer"),
     (defer.CancelledError, "abandoned"),
+    (error.ConnectingCancelledError, "abandoned"),
     (ResponseNeverReceived, "closed the connection without an answer"),
     (PotentialDataLoss, "the answer broke off"),
     (error.ConnectionDone, "closed the connection"),
@@ -286,6 +291,8 @@ def summarize(
             return PeerRefusedUs(who, f"refused us: {explain(cause)}", reasons)
     if reasons:
         why = "; ".join(f"{route}: {reason}" for route, reason in reasons)
+        if not failures and isinstance(problem, RaceFailed):
+            return Barred(who, f"must not be called: {why}", reasons)
     elif isinstance(problem, RaceFailed):
         why = "nobody has said where it is"
     else:

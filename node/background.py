@@ -173,15 +173,17 @@ def down(directory: NodeDirectory) -> int:
 
 
 @contextmanager
-def paused(directory: NodeDirectory) -> Iterator[None]:
+def paused(directory: NodeDirectory) -> Iterator[bool]:
     """Stop a node that `up` has started for a while, and start it again.
+
+    Gives whether there is one.
 
     Raises:
         Failed: a node runs that was started otherwise; who did that would
             start it again too early, or not at all.
     """
     if not ControlClient(directory).answers():
-        yield
+        yield False
         return
     pid = holder(directory)
     if pid is None or _pid_in_file(directory) != pid:
@@ -191,7 +193,7 @@ def paused(directory: NodeDirectory) -> Iterator[None]:
         )
     down(directory)
     try:
-        yield
+        yield True
     finally:
         up(directory)
 

@@ -169,10 +169,15 @@ def ping(
     }
 
 
-def listed(listing: "Listing") -> Document:
-    """What several nodes hold, as ``wherry ls`` prints it."""
+def listed(listing: "Listing", absent: Sequence[str]) -> Document:
+    """What several nodes hold, as ``wherry ls`` prints it.
+
+    Args:
+        listing: what was found.
+        absent: a line for each peer that could not be asked.
+    """
     held = [
         file_entry(each) | {"holders": [node.text for node in each.holders]}
         for each in listing.files
     ]
-    return {"schema": 1, "files": held, "problems": list(listing.problems)}
+    return {"schema": 1, "files": held, "problems": [*absent, *listing.problems]}

@@ -251,7 +251,7 @@ def _check_admission(
         raise Untrusted(
             "the request is refused",
             f"its node is known as the person {known.nickname}",
-            f"Take that out first with: wherry revoke {known.nickname}",
+            "Take it out of peers.yaml first, while no node runs",
         )
     return asked, identity, peers
 
@@ -371,7 +371,7 @@ def _read_request(text: str) -> DeviceRequest:
     try:
         return DeviceRequest.parse(text)
     except Malformed as error:
-        raise Failed("this is no device request", str(error)) from None
+        raise Failed("this is no device request", error.why) from None
     except BadSignature as error:
         raise Untrusted(
             "the request is refused",
@@ -384,7 +384,7 @@ def _read_bundle(text: str) -> DeviceBundle:
     try:
         return DeviceBundle.parse(text)
     except Malformed as error:
-        raise Failed("this is no device bundle", str(error)) from None
+        raise Failed("this is no device bundle", error.why) from None
     except BadSignature as error:
         raise _refused(str(error), "Admit the request once more") from None
 

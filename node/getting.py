@@ -4,16 +4,17 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorTime
 
 from broker.errors import NotConnected
 from broker.peer import Peer
 from node import documents
 from node.control import Document, GetRequest, Report
-from node.errors import Failed
+from node.errors import Failed, Unreachable
 from node.fetching import Fetched, InThread, Progress, fetch
 from node.landing import Landing, Target
-from node.listing import Offer, RemoteFile, remote_listing, select
+from node.listing import NotFound, Offer, RemoteFile, remote_listing, select
 from node.stores.files import Entry, FileStore
 from protocols.deferreds import starting
 from protocols.errors import Malformed
@@ -80,7 +81,9 @@ async def get(
         for the same again goes on from there.
     """
     held = () if request.from_peer else matching(store, request.what)
-    await connect(peers, needed=request.from_peer is not None)
+    await settle(peers, retry=True)
+    if request.from_peer is not None:
+        await peers[0].when_connected(_CONNECT_S, attempts=1)
     listing = await remote_listing(
         [peer for peer in peers if peer.connected],
         clock=clock,
@@ -89,9 +92,11 @@ async def get(
     )
     try:
         chosen = plan_targets(select(listing.files, request.what), request)
-    except Failed as error:
-        if listing.problems:
-            raise Failed(error.what, "; ".join(listing.problems), error.do) from None
+    except NotFound as error:
+        missing = absent(peers)
+        if missing or listing.problems:
+            why = "; ".join([*missing, *listing.problems])
+            raise (Unreachable if missing else Failed)(error.what, why) from None
         raise
     _make_output(request)
     sources = {peer.node: peer for peer in peers}
@@ -140,23 +145,33 @@ def _pages(store: FileStore, under: str | None) -> list[Entry]:
 
 
 @starting
-async def connect(peers: Sequence[Peer], *, needed: bool) -> None:
-    """Give peers that are not connected a moment, and one more try.
+async def settle(peers: Sequence[Peer], *, retry: bool = False) -> None:
+    """Give peers whose connection is on its way a moment.
 
     Args:
         peers: whom to wait for.
-        needed: whether it is an error if they don't come.
+        retry: whether those who wait for their next attempt get it now.
     """
     waiting = []
     for peer in peers:
-        if not peer.connected:
+        state = peer.status().state
+        if retry and state in ("waiting", "refused"):
             peer.nudge()
-            waiting.append(peer.when_connected(_CONNECT_S, attempts=1))
-    if not needed:
-        for each in waiting:
-            each.addErrback(lambda failure: failure.trap(NotConnected))
+        elif state != "connecting":
+            continue
+        waiting.append(peer.when_connected(_CONNECT_S, attempts=1))
     for each in waiting:
-        await each
+        each.addErrback(lambda failure: failure.trap(NotConnected))
+    await gatherResults(waiting)
+
+
+def absent(peers: Sequence[Peer]) -> list[str]:
+    """Say of each peer that isn't connected why not."""
+    found = (peer.status() for peer in peers if not peer.connected)
+    return [
+        each.last_error or f"{each.nickname or each.node.short} is not connected"
+        for each in found
+    ]
 
 
 @starting

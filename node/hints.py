@@ -15,6 +15,7 @@ from protocols.hint import ANY_INTERFACE, Hint
 _ANY_IPV4 = IPv4Address(0)
 _ANY_IPV6 = IPv6Address(0)
 _NEAREST_FIRST = ("lan", "public", "link-local", "loopback")
+_TCP = ("tcp", "tcp4", "tcp6")
 _FIELD = re.compile(r"(?:[^:\\]|\\.)*")
 
 
@@ -39,9 +40,26 @@ def place_of_endpoint(text: str) -> Place | None:
         None for other kinds and for port 0, which tell nothing before they
         listen.
     """
-    kind, colon, rest = text.partition(":")
-    if not colon or kind not in ("tcp", "tcp4", "tcp6"):
+    kind, named = _taken_apart(text)
+    port = named.get("port", "")
+    if kind not in _TCP or not is_port(text) or not port or int(port) == 0:
         return None
+    anywhere = _ANY_IPV6 if kind == "tcp6" else _ANY_IPV4
+    return Place(named.get("interface") or str(anywhere), int(port))
+
+
+def is_port(text: str) -> bool:
+    """Say whether an endpoint string, if it is one of TCP, has a port that can be."""
+    kind, named = _taken_apart(text)
+    port = named.get("port", "")
+    return kind not in _TCP or (
+        port.isascii() and port.isdigit() and len(port) < 6 and int(port) < 65536
+    )
+
+
+def _taken_apart(text: str) -> tuple[str, dict[str, str]]:
+    """Give the kind of an endpoint string and its arguments by name."""
+    kind, _, rest = text.partition(":")
     plain: list[str] = []
     named: dict[str, str] = {}
     for part in _fields(rest):
@@ -50,11 +68,9 @@ def place_of_endpoint(text: str) -> Place | None:
             named[key] = _unescape(value)
         else:
             plain.append(_unescape(part))
-    port = named.get("port", plain[0] if plain else "")
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        return None
-    anywhere = _ANY_IPV6 if kind == "tcp6" else _ANY_IPV4
-    return Place(named.get("interface") or str(anywhere), int(port))
+    if plain:
+        named.setdefault("port", plain[0])
+    return kind, named
 
 
 def _fields(text: str) -> Iterator[str]:

@@ -69,7 +69,7 @@ class OpenPort:
         secured = wrapServerTLS(self._connections, endpoint, self._clock)
         try:
             return await secured.listen(self._site)
-        except (CannotListenError, OSError) as error:
+        except (CannotListenError, OSError, OverflowError) as error:
             reason = getattr(error, "socketError", None) or error
             raise Failed(
                 f"cannot listen on {text}",

@@ -47,6 +47,10 @@ def called(source: Source) -> str:
     return source.nickname or source.node.short
 
 
+class NotFound(Failed):
+    """Nothing of that name or id is on the list."""
+
+
 @frozen
 class Offer:
     """One file as one peer tells of it. Nothing of it is proven but the id's shape."""
@@ -126,8 +130,13 @@ async def remote_listing(
     problems: list[str] = []
     for peer, (offered, faults) in zip(peers, answers, strict=True):
         offers.append((peer.node, offered))
-        problems += [f"{called(peer)}: {fault}" for fault in faults]
+        problems += [_named(called(peer), fault) for fault in faults]
     return Listing(tuple(join(offers)), tuple(problems))
+
+
+def _named(name: str, fault: str) -> str:
+    """Say whose fault it is; the errors of the broker name the peer already."""
+    return fault if fault.startswith(name) else f"{name}: {fault}"
 
 
 def join(offers: Iterable[tuple[NodeID, Iterable[Offer]]]) -> list[RemoteFile]:
@@ -167,7 +176,7 @@ def select(files: Sequence[RemoteFile], wanted: str) -> list[RemoteFile]:
     exact = [file for file in files if file.name == wanted]
     below = [file for file in files if file.name.startswith(wanted + "/")]
     if not exact and not below:
-        raise Failed(
+        raise NotFound(
             f"no connected peer has {excerpt(wanted)}",
             do="See what there is: wherry ls",
         )

@@ -111,7 +111,7 @@ class Peers:
         if known.kind != peer.kind:
             raise Failed(
                 f"{known.nickname} is known as a {known.kind}, not as a {peer.kind}",
-                do=f"Take it out first with: wherry revoke {known.nickname}",
+                do="Take it out of peers.yaml first, while no node runs",
             )
         news = evolve(
             peer, nickname=known.nickname, since=known.since, ca=peer.ca or known.ca

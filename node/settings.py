@@ -10,6 +10,7 @@ from attrs import field, fields, frozen
 
 from node.directory import MARKER, NodeDirectory, NoNode
 from node.errors import Failed, Usage
+from node.hints import is_port
 from override.document import DocumentError, Node, check_version, dump, parse
 from protocols.card import HINTS, readable
 from protocols.dnsname import NAMES, check_name
@@ -227,6 +228,8 @@ def _endpoints(node: Node) -> tuple[str, ...]:
             raise item.error(
                 f"{excerpt(text)} is not a Twisted endpoint, such as tcp6:8443"
             )
+        if not is_port(text):
+            raise item.error(f"{excerpt(text)} has no port from 0 to 65535")
     return tuple(item.text for item in items)
 
 

@@ -16,6 +16,9 @@ from node.stores.incoming import NotShareable, SourceChanged
 from protocols.errors import Malformed
 from protocols.filename import check_name
 
+_NODE = frozenset({"node.yaml", "private"})
+"""What a folder with the private keys of a node has in it."""
+
 
 @frozen
 class Found:
@@ -138,7 +141,8 @@ def share(
     if not batch.entries:
         why = "; ".join(f"{each.path}: {each.why}" for each in skipped[:3])
         raise Failed("nothing was shared", why or "there is no regular file in it")
-    progress(ShareProgress("", total, total, len(plan.files), len(plan.files)))
+    last = batch.entries[-1].name
+    progress(ShareProgress(last, total, total, len(plan.files), len(plan.files)))
     return Shared(tuple(batch.entries), tuple(skipped), batch.new_bytes)
 
 
@@ -218,10 +222,13 @@ def _look(
             if stat.S_ISDIR(there.st_mode):
                 if os.path.samestat(there, private):
                     plan.skipped.append(_skipped(path, "it belongs to the node itself"))
-                else:
-                    visit(_shown(path))
-                    below = sorted(os.listdir(path), reverse=True)
-                    waiting += [f"{name}/{each}" for each in below]
+                    continue
+                below = sorted(os.listdir(path), reverse=True)
+                if set(below) >= _NODE:
+                    plan.skipped.append(_skipped(path, "it is a node directory"))
+                    continue
+                visit(_shown(path))
+                waiting += [f"{name}/{each}" for each in below]
             elif name.endswith(PART_SUFFIX):
                 plan.skipped.append(_skipped(path, "it is an unfinished download"))
             elif stat.S_ISREG(there.st_mode):

@@ -9,7 +9,7 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 
 from broker.broker import Broker
-from broker.errors import BrokerError, Mistrusted, PeerRefusedUs, UnknownPeer
+from broker.errors import Barred, BrokerError, Mistrusted, PeerRefusedUs, UnknownPeer
 from broker.http import read_body
 from broker.peer import Peer
 from node import documents, enrol
@@ -17,7 +17,7 @@ from node.control import Document, GetRequest, Report
 from node.directory import NodeDirectory
 from node.errors import Failed, TimedOut, Unreachable, Untrusted, WherryError
 from node.fetching import InThread
-from node.getting import get, matching
+from node.getting import absent, get, matching, settle
 from node.hints import Place
 from node.listing import remote_listing
 from node.problems import Problem
@@ -148,11 +148,14 @@ class View:
     @starting
     async def files(self) -> Document:
         """Give the document of ``wherry ls``."""
-        connected = [peer for peer in self.broker.peers() if peer.connected]
+        peers = self.broker.peers()
+        await settle(peers)
         listing = await remote_listing(
-            connected, clock=self.clock, held=[(self.node, matching(self.store))]
+            [peer for peer in peers if peer.connected],
+            clock=self.clock,
+            held=[(self.node, matching(self.store))],
         )
-        return documents.listed(listing)
+        return documents.listed(listing, absent(peers))
 
     @starting
     async def get(self, request: GetRequest, report: Report) -> Document:
@@ -196,5 +199,5 @@ class View:
 
 def _for_user(error: BrokerError) -> WherryError:
     """Give what went wrong with a peer its exit code."""
-    kind = Untrusted if isinstance(error, Mistrusted | PeerRefusedUs) else Unreachable
-    return kind(str(error))
+    refused = isinstance(error, Barred | Mistrusted | PeerRefusedUs)
+    return (Untrusted if refused else Unreachable)(str(error))

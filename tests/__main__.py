@@ -34,7 +34,7 @@ def main() -> int:
     """Run trial, passing on its output as it comes."""
     command = [
         sys.executable,
-        "-bb",
+        "-b",
         "-m",
         "twisted.trial",
         *(sys.argv[1:] or ["tests"]),
@@ -45,9 +45,10 @@ def main() -> int:
     ) as trial:
         assert trial.stdout is not None
         for line in trial.stdout:
-            sys.stdout.write(line)
-            sys.stdout.flush()
             lines.append(line)
+            if mixed(line) or ": BytesWarning: " not in line:
+                sys.stdout.write(line)
+                sys.stdout.flush()
     hidden, comparisons = unexplained("".join(lines)), mixed("".join(lines))
     for test in sorted(hidden):
         sys.stderr.write(f"skipped without a reason in tests/__main__.py: {test}\n")

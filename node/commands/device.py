@@ -130,7 +130,7 @@ def accept(directory: NodeDirectory, file: str, yes: bool, as_json: bool) -> Non
     from node import background, enrol
 
     text = read_text(file, "a bundle")
-    with background.paused(directory):
+    with background.paused(directory) as runs:
         acceptance = enrol.accept(directory, text, now())
         note(f"{USER_WORDS}: {acceptance.words}")
         confirm("Did the admitting device show the same three words?", yes=yes)
@@ -140,4 +140,4 @@ def accept(directory: NodeDirectory, file: str, yes: bool, as_json: bool) -> Non
         print_json({"words": acceptance.words, "devices": list(acceptance.devices)})
         return
     say(f"This is one of your devices now, with {devices}.")
-    say("Next: wherry up, then wherry status")
+    say("Next: wherry status" if runs else "Next: wherry up, then wherry status")

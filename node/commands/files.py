@@ -44,6 +44,8 @@ def share(directory: NodeDirectory, paths: tuple[str, ...], as_json: bool) -> No
       wherry share film.mkv
       wherry share photos/ notes.txt
     """
+    if "" in paths:
+        raise Usage("a path is empty")
     # Not os.path.abspath: that takes "link/.." for nothing.
     here = [os.path.join(os.getcwd(), path) for path in paths]
     try:
@@ -136,8 +138,8 @@ def get(
       wherry get photos -o ~/Pictures/
       wherry get film.mkv --from desk
     """
-    if output == "":
-        raise Usage("-o needs a path")
+    if not what or output == "":
+        raise Usage("a name or a path is empty")
     umask = os.umask(0o077)
     os.umask(umask)
     here = os.getcwd()

@@ -13,7 +13,7 @@ from node.commands.common import (
 )
 from node.control_client import ControlClient
 from node.directory import NodeDirectory
-from node.errors import NotRunning
+from node.errors import NotRunning, Usage
 
 making = (
     click.option(
@@ -127,7 +127,13 @@ def up(
     """
     from node import background
 
-    if not directory.exists():
+    if directory.exists():
+        if nickname is not None or listen or names:
+            raise Usage(
+                f"there is a node in {directory.path} already. Change its settings in "
+                "node.yaml, and start it again"
+            )
+    else:
         from node.commands.offline import make
 
         make(directory, nickname, listen, names, now())
@@ -144,7 +150,7 @@ def up(
     if document["peers"]:
         say("  next  wherry status, wherry share PATH, wherry ls")
     else:
-        say("  next  on your other device: wherry init, then wherry device --help")
+        say("  next  on your other device: wherry init, then wherry device request")
 
 
 @click.command()

@@ -20,6 +20,7 @@ from node.settings import default_nickname, load_settings, new_settings
 from override.document import DocumentError, dump
 from override.override import FILE, Local, Override, parse_override
 from protocols.card import Card
+from protocols.errors import excerpt
 from protocols.hint import ANY_INTERFACE
 
 
@@ -122,4 +123,4 @@ def _record(configuration: Configuration, name: str) -> PeerRecord:
     for record in configuration.records():
         if name in (record.nickname, record.node.text):
             return record
-    raise Failed(f'no peer is called "{name}"', do="See: wherry peers")
+    raise Failed(f"no peer is called {excerpt(name)}", do="See: wherry peers")

@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def edit(directory: NodeDirectory) -> None:
             try:
                 checked_override(directory, after)
             except Failed as error:
+                if not sys.stdin.isatty():
+                    raise
                 note(f"wherry: {error}")
                 confirm("Edit it again? (No throws the changes away)", yes=False)
             else:
@@ -71,6 +74,7 @@ def edit(directory: NodeDirectory) -> None:
     # The file is the user's, whose editor takes no lock either.
     directory.write_file(FILE, after)
     say(f"{directory.override} is right, and in place.")
+    say("It counts from the next start of the node: wherry down, then wherry up")
 
 
 @override.command()

@@ -239,12 +239,13 @@ class MachineTests(SynchronousTestCase):
         self.addCleanup(self._leave)
 
     def _leave(self) -> None:
-        for each in self.machines:
-            each.end()
+        for machine in self.machines:
+            machine.end()
         said = [each.log.read_text(errors="replace") for each in self.machines]
         subprocess.run(["rm", "-rf", str(self.root)], check=True)
-        for each in said:
-            self.assertNotRegex(each, "Traceback|Unhandled")
+        for text in said:
+            self.assertNotIn("Traceback", text)
+            self.assertNotIn("Unhandled", text)
 
     def bare(self, nickname: str, prefix: tuple[str, ...] = ()) -> Machine:
         """Have a machine on which Wherry was never used."""

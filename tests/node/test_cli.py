@@ -389,7 +389,7 @@ class LookingTests(CommandTestCase):
         before = (desk / "override.yaml").read_bytes()
         new = self.root / "new.yaml"
         for text, code, after in (
-            ("version: 2\n", 2, before),
+            ("version: 2\n", 1, before),
             ("version: 1\n", 0, b"version: 1\n"),
         ):
             new.write_text(text)

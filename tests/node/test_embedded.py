@@ -7,6 +7,8 @@ from twisted.internet import reactor  # noqa: TID251 - over real sockets
 from twisted.trial.unittest import TestCase
 
 from node.embedded import running_node
+from node.errors import Unreachable
+from node.listing import NotFound
 
 
 class EmbeddedTests(TestCase):
@@ -45,6 +47,20 @@ class EmbeddedTests(TestCase):
             target.mkdir()
             await laptop.get("photo.jpg", to=target)
             self.assertEqual((target / "photo.jpg").read_bytes(), photo.read_bytes())
+
+    async def test_away(self) -> None:
+        """What is missing is told apart from who is missing."""
+        async with running_node(reactor, nickname="desk") as desk:
+            async with running_node(reactor, nickname="laptop", sister_of=desk) as off:
+                await desk.ping("laptop")
+                with self.assertRaisesRegex(NotFound, "has 'film.mkv'"):
+                    await desk.get("film.mkv", to="/tmp")
+                await off.service.stopService()
+                with self.assertRaisesRegex(Unreachable, "film.mkv': laptop "):
+                    await desk.get("film.mkv", to="/tmp")
+                listed = await desk.files()
+                self.assertEqual(listed["files"], [])
+                self.assertIn("laptop", listed["problems"][0])
 
     async def test_three(self) -> None:
         """A third device knows the other two."""

@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from node.hints import Place, hints_of, interfaces, own_addresses, place_of_endpoint
+from node.hints import (
+    Place,
+    hints_of,
+    interfaces,
+    is_port,
+    own_addresses,
+    place_of_endpoint,
+)
 
 ADDRESSES = [
     "127.0.0.1",
@@ -47,11 +54,24 @@ class EndpointTests(SynchronousTestCase):
         ):
             self.assertIsNone(place_of_endpoint(text), text)
 
+    def test_ports(self) -> None:
+        """Only TCP has ports, and they end at 65535."""
+        for text, good in (
+            ("tcp6:0", True),
+            ("tcp:port=65535:interface=127.0.0.1", True),
+            ("unix:/run/wherry", True),
+            ("tcp:65536", False),
+            ("tcp:http", False),
+            ("tcp", False),
+        ):
+            self.assertEqual(is_port(text), good, text)
+
     @given(st.text(max_size=40))
     def test_any_text(self, text: str) -> None:
         """Any text gives a place or None."""
         for each in (text, f"tcp6:{text}", f"tcp:1:interface={text}"):
             place_of_endpoint(each)
+            is_port(each)
 
 
 class HintsTests(SynchronousTestCase):

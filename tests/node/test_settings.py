@@ -137,6 +137,9 @@ class NewSettingsTests(SynchronousTestCase):
         for arguments in [
             ("~x", ["tcp6:1"], []),
             ("x", ["nonsense"], []),
+            ("x", ["tcp:99999"], []),
+            ("x", ["tcp6:port=65536"], []),
+            ("x", ["tcp:http"], []),
             ("x", ["tcp6:1"], ["*.example.org"]),
             ("x", ["tcp6:1"], ["a.wherry.internal"]),
         ]:

@@ -135,6 +135,15 @@ class ShareTests(StoreCase):
             error = self.assertRaises(Failed, self.share, path)
             self.assertIn("node itself", str(error))
 
+    def test_other_node_directory(self) -> None:
+        """Nor are the keys of another node that lies on the way."""
+        self.file("a/other/node.yaml", b"version: 1")
+        self.file("a/other/private/server.key", b"secret")
+        self.file("a/b", b"x")
+        shared = self.share(self.base / "a")
+        self.assertEqual(self.names(shared), ["a/b"])
+        self.assertIn("node directory", self.skipped(shared)["other"])
+
     def test_names_that_cannot_be(self) -> None:
         """Names that no peer would take are reported, in printable characters."""
         self.file("top/good", b"x")
