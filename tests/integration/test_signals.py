@@ -184,45 +184,60 @@ class KillTests(MachineTests):
     def test_get(self) -> None:
         """Killed while it fetches: no wrong final name, and the next get ends well."""
         desk, laptop = self.pair()
-        desk.share("film", self.draw.randbytes(48 * MEBIBYTE + 5))
-        wanted, target = sha256(desk.home / "film"), laptop.home / "film"
-        for each in (desk, laptop):
-            each.start()
-        laptop.ping("desk")
-        began = monotonic()
-        self.get(laptop, wanted, "uncut")
-        takes = monotonic() - began
+        nas = self.machine("nas")
+        self.enrol(desk, nas)
+        desk.share("film", self.draw.randbytes(64 * MEBIBYTE + 5))
+        wanted = sha256(desk.home / "film")
+        for each in (desk, laptop, nas):
+            each.begin()
+        desk.wait_for_node()
+        takes = self.fetch(laptop, None)
+        self.check_fetched(laptop, wanted, "uncut")
         resumed = 0
         for number in range(self.moments):
+            # The two take turns, so that one starts while the other is killed.
+            machine = (laptop, nas)[number % 2]
             when = f"seed {self.seed}, number {number}"
-            get = laptop.spawn("get", "film")
-            until(partial(self.begun, get, laptop), 20)
-            self.cut(laptop.running, self.draw.uniform(0, takes / 2))
-            get.wait(20)
-            if target.exists():
-                self.assertEqual(sha256(target), wanted, when)
-                target.unlink()
-            laptop.start()
-            laptop.ping("desk")
-            if self.draw.random() < 0.5:
-                resumed += self.get(laptop, wanted, when)
-        resumed += self.get(laptop, wanted, f"seed {self.seed}, at the end")
+            self.fetch(machine, self.draw.uniform(0, takes))
+            if (machine.home / "film").exists():
+                self.check_fetched(machine, wanted, when)
+            resumed += bool(parts(machine))
+            machine.begin()
+            if self.draw.random() < 0.3:
+                self.fetch(machine, None)
+                self.check_fetched(machine, wanted, when)
+        for machine in (laptop, nas):
+            self.fetch(machine, None)
+            self.check_fetched(machine, wanted, f"seed {self.seed}, at the end")
         self.assertGreater(resumed, 0, f"seed {self.seed}: no kill was in the middle")
+
+    def fetch(self, machine: Machine, kill_after: float | None) -> float:
+        """Fetch, or kill the node so many seconds after something has come.
+
+        Gives how long it took from then on.
+        """
+        machine.wait_for_node()
+        machine.ping("desk")
+        get = machine.spawn("get", "film")
+        until(partial(self.begun, get, machine), 20)
+        began = monotonic()
+        if kill_after is not None:
+            self.cut(machine.running, kill_after)
+        code = get.wait(20)
+        if kill_after is None:
+            self.assertEqual(code, 0, f"seed {self.seed}")
+        return monotonic() - began
+
+    def check_fetched(self, machine: Machine, wanted: str, when: str) -> None:
+        """The final name holds all of it; begin from nothing again."""
+        target = machine.home / "film"
+        self.assertEqual(sha256(target), wanted, when)
+        self.assertEqual(parts(machine), [], when)
+        target.unlink()
 
     def begun(self, get: "subprocess.Popen[bytes]", machine: Machine) -> bool:
         """Whether a file has begun to come, or never will."""
         return ended(get) or bool(parts(machine))
-
-    def get(self, machine: Machine, wanted: str, when: str) -> int:
-        """Fetch to the end, compare, and start from nothing; give what was there."""
-        target = machine.home / "film"
-        done = json.loads(machine.wherry("get", "film", "--json").out)
-        self.assertEqual(sha256(target), wanted, when)
-        self.assertEqual(parts(machine), [], when)
-        target.unlink()
-        count = done["files"][0]["resumed"]
-        assert isinstance(count, int)
-        return count
 
 
 def ended(process: "subprocess.Popen[bytes]") -> bool:

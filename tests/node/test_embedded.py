@@ -50,17 +50,19 @@ class EmbeddedTests(TestCase):
 
     async def test_away(self) -> None:
         """What is missing is told apart from who is missing."""
-        async with running_node(reactor, nickname="desk") as desk:
-            async with running_node(reactor, nickname="laptop", sister_of=desk) as off:
-                await desk.ping("laptop")
-                with self.assertRaisesRegex(NotFound, "has 'film.mkv'"):
-                    await desk.get("film.mkv", to="/tmp")
-                await off.service.stopService()
-                with self.assertRaisesRegex(Unreachable, "film.mkv': laptop "):
-                    await desk.get("film.mkv", to="/tmp")
-                listed = await desk.files()
-                self.assertEqual(listed["files"], [])
-                self.assertIn("laptop", listed["problems"][0])
+        async with (
+            running_node(reactor, nickname="desk") as desk,
+            running_node(reactor, nickname="laptop", sister_of=desk) as laptop,
+        ):
+            await desk.ping("laptop")
+            with self.assertRaisesRegex(NotFound, "has 'film.mkv'"):
+                await desk.get("film.mkv", to="/tmp")
+            await laptop.service.stopService()
+            with self.assertRaisesRegex(Unreachable, "film.mkv': laptop "):
+                await desk.get("film.mkv", to="/tmp")
+            listed = await desk.files()
+            self.assertEqual(listed["files"], [])
+            self.assertIn("laptop", listed["problems"][0])
 
     async def test_three(self) -> None:
         """A third device knows the other two."""
