@@ -72,7 +72,7 @@ class Progress:
         name: the file.
         size: in bytes.
         done: bytes that are verified.
-        resumed: how many of them were there before, or needed no transfer.
+        resumed: how many of them were there before.
         source: who sends it; "" while what is there is looked through.
         phase: what is going on.
     """
@@ -93,7 +93,7 @@ class Fetched:
         path: where it stands.
         size: in bytes.
         kept: it stood there before.
-        resumed: bytes that needed no transfer.
+        resumed: bytes that were there from an earlier attempt.
         sources: who sent the rest, in order.
     """
 
@@ -233,7 +233,7 @@ class _Fetching:
         await self._in_thread(landing.begin)
         while await self._in_thread(landing.look, _LOOKED_AT_ONCE):
             self._report("checking", "")
-        self._resumed = landing.have
+        self._resumed = landing.found
 
     async def _content(self, source: Source) -> None:
         """Get all leaves that are missing from one holder."""
@@ -289,7 +289,7 @@ class _Fetching:
 
     def _report(self, phase: Literal["checking", "fetching"], source: str) -> None:
         landing = self._begun()
-        resumed = landing.have if phase == "checking" else self._resumed
+        resumed = landing.found if phase == "checking" else self._resumed
         self._progress(
             Progress(
                 self._what.name,

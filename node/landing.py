@@ -88,6 +88,14 @@ class Landing:
     for the disk. ``close`` may come at any time and from any thread; it doesn't
     wait, and keeps what is there for the next time.
 
+    Attributes:
+        target: where the file will stand.
+        leaves: its leaf hashes.
+        kept: whether it stood there already.
+        have: bytes that are verified, whole leaves of zeros among them, which
+            need no transfer.
+        found: how many of them were there before.
+
     Args:
         target: where the file will stand.
         id: the file.
@@ -103,6 +111,7 @@ class Landing:
         self.leaves = leaves
         self.kept = False
         self.have = 0
+        self.found = 0
         self._id = id
         self._force = force
         self._umask = umask
@@ -158,6 +167,8 @@ class Landing:
             for index in range(self._looked, stop):
                 if self._is_there(reader, index, there):
                     self._mark(index)
+                    first, last = self.leaves.span(index)
+                    self.found += last - first if first < there else 0
                 elif self._comparing:
                     self._turn_to_part()
                     return self.leaves.count
@@ -182,7 +193,7 @@ class Landing:
         self._refuse_other(self._standing())
         os.close(self._fd)
         self._comparing, self._fd = False, -1
-        self._looked = self.have = 0
+        self._looked = self.have = self.found = 0
         self._good = bytearray(self.leaves.count)
         self._open_part()
 

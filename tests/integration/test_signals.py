@@ -89,7 +89,7 @@ class TermTests(MachineTests):
     def test_fetching(self) -> None:
         """A node that fetches ends in 2 s, its command fails, and resumes later."""
         desk, laptop = self.pair()
-        desk.share("film", secrets.token_bytes(192 * MEBIBYTE))
+        desk.share("film", secrets.token_bytes(96 * MEBIBYTE))
         for each in (desk, laptop):
             each.start()
         laptop.ping("desk")
