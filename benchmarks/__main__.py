@@ -22,6 +22,10 @@ from pathlib import Path
 from attrs import frozen
 
 from benchmarks.peers import Nginx, Served, Wherry
+from protocols import certificates
+from protocols.nodeid import NodeID
+from protocols.tls import CallerConnections
+from protocols.tub import mint
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -63,11 +67,6 @@ def download(served: Served, expected: Path) -> Run:
 
 def mint_seconds(times: int) -> float:
     """Median time to make a key, its certificate and a TLS context with both."""
-    from protocols import certificates
-    from protocols.nodeid import NodeID
-    from protocols.tls import CallerConnections
-    from protocols.tub import mint
-
     now = time.time()
     key = certificates.new_key()
     ca = certificates.user_ca(key, now)
