@@ -132,9 +132,12 @@ class Generation:
         try:
             return await self._in_time(asking, ANSWER_S)
         except Exception as problem:
-            if isinstance(unwrap(problem), CancelledError) and not self._closed:
-                raise CancelledError from None
-            raise RequestFailed(f"{self._record.name}: {explain(problem)}") from problem
+            why = explain(problem)
+            if isinstance(unwrap(problem), CancelledError):
+                if not self._closed:
+                    raise CancelledError from None
+                why = "the connection was lost"
+            raise RequestFailed(f"{self._record.name}: {why}") from problem
 
     def _connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect an HTTP protocol, first of all on the link that has won."""

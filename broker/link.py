@@ -5,6 +5,7 @@ connection that has won is then *adopted* by the HTTP client, so that it carries
 the first request and nothing is dialled twice.
 """
 
+import re
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -24,7 +25,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from broker.errors import HandshakeTimeout
+from broker.errors import HandshakeTimeout, NotHTTP
 from protocols.deferreds import starting
 
 HANDSHAKE_S: Final = 10.0
@@ -34,22 +35,39 @@ HEAD_LIMIT: Final = 64 * 1024
 """How long the head of an answer may be, in bytes; Twisted limits its lines only."""
 
 
+_STATUS: Final = b"HTTP/1.1 200 "
+_STATUSES: Final = re.compile(rb"HTTP/1\.[01] [2-5][0-9][0-9][ \r\n]")
+
+
 class _Head:
-    """Looks for the end of an answer's head."""
+    """Watches the head of one answer as it comes."""
 
     def __init__(self) -> None:
+        self._start = b""
         self._left = HEAD_LIMIT
         self._tail = b""
         self._over = False
 
-    def takes(self, data: bytes) -> bool:
-        """Whether the head is not too long with this data."""
-        if not self._over:
-            seen = self._tail + data
-            self._over = b"\n\n" in seen or b"\n\r\n" in seen
-            self._left -= len(data)
-            self._tail = seen[-2:]
-        return self._over or self._left >= 0
+    def fault(self, data: bytes) -> str | None:
+        """Say what is wrong with the head, if anything is with this data.
+
+        We never send ``Expect``, so interim answers (1xx) are wrong: Twisted
+        would log and skip each of them, and look for another head after it.
+        """
+        if self._over:
+            return None
+        self._start += data[: len(_STATUS) - len(self._start)]
+        if not _STATUSES.fullmatch(self._start + _STATUS[len(self._start) :]):
+            if self._start.startswith(b"HTTP/1.1 1"):
+                return "sent an interim answer, which was not asked for"
+            return "answered with something else than HTTP"
+        seen = self._tail + data
+        self._over = b"\n\n" in seen or b"\n\r\n" in seen
+        self._left -= len(data)
+        self._tail = seen[-2:]
+        if self._left < 0 and not self._over:
+            return f"the head of its answer is longer than {HEAD_LIMIT >> 10} KiB"
+        return None
 
 
 @implementer(IHandshakeListener)
@@ -76,7 +94,9 @@ class Link(Protocol):
         self._heard = heard
         self._ended = ended
         self._adopter: IProtocol | None = None
+        self._parser: object = None
         self._head = _Head()
+        self._fault: Failure | None = None
 
     def handshakeCompleted(self) -> None:
         """The other end has shown the right key; it has not judged ours yet."""
@@ -96,16 +116,25 @@ class Link(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Pass data on; nobody speaks before they are asked."""
         self._heard()
-        if self._adopter is None or not self._head.takes(data):
+        if self._adopter is None or self._fault is not None:
+            self.abort()
+            return
+        # Each answer has a parser of its own. The state of the HTTP client does
+        # not tell: the end of one answer may have asked for the next already.
+        parser = getattr(self._adopter, "_parser", None)
+        if parser is not self._parser:
+            self._parser, self._head = parser, _Head()
+        fault = self._head.fault(data)
+        if fault is not None:
+            self._fault = Failure(NotHTTP(fault))
             self.abort()
             return
         self._adopter.dataReceived(data)
-        if getattr(self._adopter, "state", None) == "QUIESCENT":
-            self._head = _Head()  # the answer is over, and another may come
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell whoever waits or listens, then the owner."""
         self.lost = True
+        reason = self._fault or reason
         if not self.secured.called:
             self.secured.errback(reason)
         if self._adopter is not None:

@@ -4,6 +4,7 @@ The lock of the directory decides whether a node runs, never the pid file: that
 survives a crash, and its number may be somebody else's by then.
 """
 
+import fcntl
 import json
 import os
 import select
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from node.control_client import ControlClient, not_running
 from node.directory import Locked, NodeDirectory
@@ -76,11 +77,25 @@ def serve(report: int) -> NoReturn:
             is no standard error any more, and twistd passes on 100 bytes.
     """
     try:
-        run_twistd(sys.argv[1:])
+        _run_unseen(sys.argv[1:])
     except WherryError as error:
         os.write(report, json.dumps([str(error), error.code]).encode("ascii"))
         sys.exit(error.code)
     sys.exit(0)
+
+
+def _run_unseen(arguments: Sequence[str]) -> None:
+    """Run twistd; whatever goes wrong is one line, and the log has the rest."""
+    from twisted.logger import Logger
+
+    try:
+        run_twistd(arguments)
+    except WherryError:
+        raise
+    except Exception as error:
+        Logger().failure("the node can't start")
+        why = f"{type(error).__name__}: {error}"
+        raise Failed("the node can't start", why) from error
 
 
 def up(directory: NodeDirectory) -> bool:
@@ -94,6 +109,28 @@ def up(directory: NodeDirectory) -> bool:
         Locked: another command is at work in the directory.
         TimedOut: it started and does not answer.
     """
+    if ControlClient(directory).answers():
+        return False
+    with _turn(directory):
+        return _start(directory)
+
+
+@contextmanager
+def _turn(directory: NodeDirectory) -> Iterator[None]:
+    """Wait until nobody else starts the node of this directory.
+
+    The lock is another one than `NodeDirectory.lock`, which the node takes.
+    """
+    directory.check()
+    descriptor = os.open(directory.path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _start(directory: NodeDirectory) -> bool:
     client = ControlClient(directory)
     if client.answers():
         return False
@@ -106,7 +143,7 @@ def up(directory: NodeDirectory) -> bool:
         started = subprocess.run(  # noqa: S603 - our own interpreter, and no shell
             [
                 *PYTHON,
-                f"from node.background import serve; serve({writer})",
+                f"from node.background import serve; serve({writer.fileno()})",
                 f"--pidfile={directory.path / PID_FILE}",
                 "--logger=node.logs.rotated",
                 f"--rundir={directory.path}",
@@ -118,9 +155,10 @@ def up(directory: NodeDirectory) -> bool:
             capture_output=True,
             text=True,
             errors="replace",
-            pass_fds=[writer],
+            pass_fds=[writer.fileno()],
             check=False,
         )
+        writer.close()  # so that the reader sees the end
         if started.returncode != 0:
             _raise_reported(reader)
             raise _did_not_start(log, started.stderr)
@@ -246,21 +284,17 @@ def _pid_in_file(directory: NodeDirectory) -> int | None:
 
 
 @contextmanager
-def _pipe() -> Iterator[tuple[int, int]]:
+def _pipe() -> Iterator[tuple[BinaryIO, BinaryIO]]:
     reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    try:
-        yield reader, writer
-    finally:
-        os.close(reader)
-        os.close(writer)
+    with open(reader, "rb", buffering=0) as ours, open(writer, "wb") as theirs:
+        yield ours, theirs
 
 
-def _raise_reported(reader: int) -> None:
-    """Raise what the process said in `serve` before it ended, if it did."""
+def _raise_reported(reader: BinaryIO) -> None:
+    """Raise what the process says in `serve` before it ends, if it does."""
     try:
-        message, code = json.loads(os.read(reader, 65536))
-    except (BlockingIOError, ValueError):
+        message, code = json.loads(reader.read(65536))
+    except ValueError:
         return
     raise from_code(message, code)
 

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable
-from typing import cast
+from typing import Final, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IPushProducer, IReactorTime
@@ -16,13 +16,13 @@ from broker.errors import BrokerError
 # four in memory.
 _WAITING = 2
 
-# Fewer bytes than this don't count as a sign of life, so that nobody is held
-# for ever by a byte a minute.
-_SIGN_OF_LIFE = 4096
+SLOWEST: Final = 16 * 1024
+"""How many bytes a second an answer must bring on the average, so that nobody is
+held for ever by a trickle."""
 
 
 class Stalled(BrokerError):
-    """An answer stopped coming."""
+    """An answer stopped coming, or comes too slowly."""
 
 
 class WrongLength(BrokerError):
@@ -38,8 +38,8 @@ class Pieces(Protocol):
     Args:
         lengths: of the pieces, in bytes, none of them 0.
         clock: for the time limit.
-        stall_s: seconds without a sign of life after which the answer is given
-            up; time in which we paused it doesn't count.
+        stall_s: the answer is given up if in so many seconds less came than
+            `SLOWEST` demands; time in which we paused it doesn't count.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Pieces(Protocol):
         self._lengths = iter(lengths)
         self._clock = clock
         self._stall_s = stall_s
+        self._enough = round(SLOWEST * stall_s)  # for a sign of life
         self._ready: deque[bytearray] = deque()
         self._wanted: Deferred[bytearray] | None = None
         self._problem: BaseException | None = None
@@ -90,7 +91,7 @@ class Pieces(Protocol):
         if self._problem is not None:
             return
         self._fresh += len(data)
-        if self._fresh >= _SIGN_OF_LIFE:
+        if self._fresh >= self._enough:
             self._sign_of_life()
         rest = memoryview(data)
         while rest:
@@ -155,7 +156,10 @@ class Pieces(Protocol):
             self._sign_of_life()
         left = self._heard + self._stall_s - self._clock.seconds()
         if left <= 0:
-            self._end(Stalled(f"sent next to nothing for {self._stall_s:g} s"))
+            least = f"{self._enough / 1024:g} KiB"
+            self._end(
+                Stalled(f"was too slow: less than {least} came in {self._stall_s:g} s")
+            )
         else:
             self._timer = self._clock.callLater(left, self._check_life)
 

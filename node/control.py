@@ -5,7 +5,9 @@ password. Nothing is decided here; every answer comes from a `NodeView`.
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +29,7 @@ from zope.interface import implementer
 
 from node.errors import Failed, Usage, WherryError
 from protocols.deferreds import starting
-from protocols.errors import Malformed
+from protocols.errors import Malformed, excerpt
 from protocols.strictjson import read_object
 
 BODY_LIMIT = 8 * 1024 * 1024
@@ -137,12 +139,7 @@ class Control(Service):
     ) -> None:
         self._reactor = reactor
         self._address = address
-        resource = ControlResource(view, clock)
-        site = Site(resource, timeout=IDLE_SECONDS, reactor=clock)
-        site.noisy = False
-        # Questions of the owner are nobody's business: no access log.
-        site.log = lambda request: None  # type: ignore[method-assign]
-        self._connections = _Connections(site)
+        self._connections = _Connections(control_site(view, clock))
         self._port: IListeningPort | None = None
 
     def startService(self) -> None:
@@ -163,6 +160,31 @@ class Control(Service):
         if port is not None:
             await maybeDeferred(port.stopListening)
         await self._connections.cut()
+
+
+def control_site(view: NodeView, clock: IReactorTime) -> Site:
+    """Make what answers on each connection."""
+    site = Site(
+        ControlResource(view, clock), _Request, timeout=IDLE_SECONDS, reactor=clock
+    )
+    site.noisy = False
+    # Questions of the owner are nobody's business: no access log.
+    site.log = lambda request: None  # type: ignore[method-assign]
+    return site
+
+
+class _Request(Request):
+    """Reads no body that is too large: Twisted would write all of it to the disk."""
+
+    too_large = False
+
+    def gotLength(self, length: int | None) -> None:
+        """Decide that before any of the body is read; None is any length."""
+        if length is None or length > BODY_LIMIT:
+            self.too_large = True
+            self.channel.length = length = 0
+            self.channel.persistent = False
+        super().gotLength(length)
 
 
 class _Connections(WrappingFactory):
@@ -200,14 +222,22 @@ class _Asked:
 
     def text(self, key: str) -> str:
         """Give a string that has to be there."""
-        value = self.query.get(key, self.body.get(key))
-        if not isinstance(value, str) or not value:
-            raise Usage(f'the control socket was sent no "{key}"')
-        return value
+        return _string(key, self.query.get(key, self.body.get(key)))
 
     def optional(self, key: str) -> str | None:
         """Give a string that may be missing."""
         return None if self.body.get(key) is None else self.text(key)
+
+    def path(self, key: str) -> str:
+        """Give a path that has to be there, of whatever bytes."""
+        return _string(key, self.body.get(key), os.fsencode)
+
+    def paths(self, key: str) -> list[str]:
+        """Give a list of paths, not empty."""
+        value = self.body.get(key)
+        if not isinstance(value, list) or not value:
+            raise Usage(f'the control socket was sent no list of "{key}"')
+        return [_string(key, each, os.fsencode) for each in value]
 
     def number(self, key: str, low: float, high: float) -> float:
         """Give a number within bounds."""
@@ -223,16 +253,19 @@ class _Asked:
             )
         return value
 
-    def texts(self, key: str) -> list[str]:
-        """Give a list of strings, not empty."""
-        value = self.body.get(key)
-        if (
-            not isinstance(value, list)
-            or not value
-            or not all(isinstance(each, str) and each for each in value)
-        ):
-            raise Usage(f'the control socket was sent no list of "{key}"')
-        return value
+
+def _string(
+    key: str, value: object, encode: Callable[[str], bytes] = str.encode
+) -> str:
+    """Take a string that ``encode`` can write down, for paths and names."""
+    if not isinstance(value, str) or not value:
+        raise Usage(f'the control socket was sent no "{key}"')
+    with suppress(UnicodeEncodeError):
+        if b"\0" not in encode(value):
+            return value
+    raise Usage(
+        f"{excerpt(value)} can't be used", "it is not UTF-8, or has a NUL in it"
+    )
 
 
 # What is done for a request: gives a document, or a Deferred of one.
@@ -270,14 +303,14 @@ class ControlResource(Resource):
         }
         self._streams: dict[tuple[bytes, bytes], _Work] = {
             (b"POST", b"/share"): lambda asked, report: view.share(
-                asked.texts("paths"), report
+                asked.paths("paths"), report
             ),
             (b"POST", b"/get"): lambda asked, report: view.get(
                 _get_request(asked), report
             ),
         }
 
-    def render(self, request: Request) -> int:
+    def render(self, request: _Request) -> int:
         """Answer now or later; failures become documents too."""
         key = (request.method, request.path)
         if (work := self._streams.get(key)) is not None:
@@ -304,7 +337,7 @@ class _Exchange:
     """
 
     def __init__(
-        self, request: Request, clock: IReactorTime, *, streaming: bool
+        self, request: _Request, clock: IReactorTime, *, streaming: bool
     ) -> None:
         self._request = request
         self._clock = clock
@@ -334,6 +367,8 @@ class _Exchange:
 
     def _failed(self, failure: Failure) -> None:
         error = failure.value
+        if isinstance(error, Malformed):
+            error = Failed(str(error))
         if isinstance(error, WherryError):
             status = 409
         elif isinstance(error, CancelledError):
@@ -378,8 +413,10 @@ class _Exchange:
         self._behind = True
 
 
-def _taken_apart(request: Request) -> _Asked:
-    data = b"" if request.content is None else request.content.read(BODY_LIMIT + 1)
+def _taken_apart(request: _Request) -> _Asked:
+    if request.too_large:
+        raise Usage("what was asked is too large", f"over {BODY_LIMIT} bytes")
+    data = b"" if request.content is None else request.content.read()
     try:
         query = {
             key.decode("utf-8"): values[-1].decode("utf-8")
@@ -392,13 +429,13 @@ def _taken_apart(request: Request) -> _Asked:
 
 
 def _get_request(asked: _Asked) -> GetRequest:
-    directory = Path(asked.text("directory"))
+    directory = Path(asked.path("directory"))
     if not directory.is_absolute():
         raise Usage("the control socket was sent a relative directory")
     return GetRequest(
         what=asked.text("what"),
         directory=directory,
-        output=asked.optional("output"),
+        output=None if asked.body.get("output") is None else asked.path("output"),
         from_peer=asked.optional("from_peer"),
         force=asked.body.get("force") is True,
         umask=int(asked.number("umask", 0, 0o777)),

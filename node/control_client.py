@@ -13,8 +13,7 @@ from urllib.parse import urlencode
 
 from node.errors import Failed, NotRunning, TimedOut, from_code
 
-ANSWER_LIMIT = 64 * 1024 * 1024
-LINE_LIMIT = 8 * 1024 * 1024
+ANSWER_LIMIT = 256 * 1024 * 1024
 ANSWER_SECONDS = 10.0
 
 Document = dict[str, Any]
@@ -73,7 +72,9 @@ class ControlClient:
             NotRunning: nobody answers.
             WherryError: what the node said went wrong, with its exit code.
         """
-        target = f"{path}?{urlencode(query)}" if query else path
+        # What is no text names nobody, and the node says so.
+        asked = urlencode(query or {}, errors="backslashreplace")
+        target = f"{path}?{asked}" if asked else path
         return self._document("GET", target, None, self._timeout)
 
     def post(self, path: str, body: Document, timeout: float | None = None) -> Document:
@@ -95,7 +96,7 @@ class ControlClient:
             WherryError: what the node said went wrong, with its exit code.
         """
         with self._asked("POST", path, body, None) as answer:
-            while line := answer.readline(LINE_LIMIT):
+            while line := answer.readline(ANSWER_LIMIT + 1):
                 document = _parsed(line)
                 if "error" in document:
                     raise _said(document)
@@ -119,7 +120,7 @@ class ControlClient:
         self, method: str, target: str, body: Document | None, timeout: float
     ) -> Document:
         with self._asked(method, target, body, timeout) as answer:
-            return _parsed(answer.read(ANSWER_LIMIT))
+            return _parsed(answer.read(ANSWER_LIMIT + 1))
 
     @contextmanager
     def _asked(
@@ -134,7 +135,7 @@ class ControlClient:
             connection.request(method, target, sent, headers)
             answer = connection.getresponse()
             if answer.status != 200:
-                raise _said(_parsed(answer.read(ANSWER_LIMIT)))
+                raise _said(_parsed(answer.read(ANSWER_LIMIT + 1)))
             yield answer
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise not_running() from error
@@ -150,6 +151,10 @@ class ControlClient:
 
 
 def _parsed(data: bytes) -> Document:
+    if len(data) > ANSWER_LIMIT:
+        raise Failed(
+            "the node's answer is too long", f"it is over {ANSWER_LIMIT >> 20} MiB"
+        )
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:

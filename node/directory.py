@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from node.errors import Failed, Untrusted
 
@@ -226,7 +226,7 @@ class NodeDirectory:
         for folder in (self.path, self.private):
             if folder.is_dir():
                 for entry in folder.iterdir():
-                    if entry.name.endswith(_LEFTOVER):
+                    if entry.name.endswith(_LEFTOVER) and _is_regular(entry):
                         entry.unlink()
 
     def has(self, relative: str) -> bool:
@@ -256,26 +256,44 @@ class NodeDirectory:
                 (in ``private/``) one that others may read.
             Failed: it can't be read or is too large.
         """
+        with self._opened(relative) as file:
+            if file is None:
+                return None
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise Failed(f"{self.path / relative} is too large", f"over {limit} bytes")
+        return data
+
+    def read_chunks(self, relative: str, size: int) -> Iterator[bytes]:
+        """Read a file of any size in pieces, all but the last one of ``size`` bytes.
+
+        It is not there: there are no pieces. Raises as `read_file` does.
+        """
+        with self._opened(relative) as file:
+            while file is not None and (chunk := file.read(size)):
+                yield chunk
+
+    @contextmanager
+    def _opened(self, relative: str) -> Iterator[BinaryIO | None]:
+        """Open a file that is ours for reading; None if there is none."""
         path = self.path / relative
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             descriptor = os.open(path, flags)
         except FileNotFoundError:
-            return None
+            yield None
+            return
         except OSError as error:
             raise _failed("read", path, error) from None
         try:
             secret = self.private in path.parents
             _check_ours(path, os.fstat(descriptor), secret=secret)
             with open(descriptor, "rb", closefd=False) as file:
-                data = file.read(limit + 1)
+                yield file
         except OSError as error:
             raise _failed("read", path, error) from None
         finally:
             os.close(descriptor)
-        if len(data) > limit:
-            raise Failed(f"{path} is too large", f"over {limit} bytes")
-        return data
 
     def write_file(self, relative: str, data: bytes, mode: int = 0o600) -> None:
         """Put a whole file in place of whatever has its name, or change nothing.
@@ -342,6 +360,10 @@ class NodeDirectory:
         if self._socket_fd >= 0:
             os.close(self._socket_fd)
             self._socket_fd = -1
+
+
+def _is_regular(path: Path) -> bool:
+    return stat.S_ISREG(path.lstat().st_mode)
 
 
 def _check_ours(

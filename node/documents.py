@@ -169,15 +169,11 @@ def ping(
     }
 
 
-def listed(listing: "Listing", absent: Sequence[str]) -> Document:
-    """What several nodes hold, as ``wherry ls`` prints it.
-
-    Args:
-        listing: what was found.
-        absent: a line for each peer that could not be asked.
-    """
+def listed(listing: "Listing") -> Document:
+    """What several nodes hold, as ``wherry ls`` prints it."""
     held = [
         file_entry(each) | {"holders": [node.text for node in each.holders]}
         for each in listing.files
     ]
-    return {"schema": 1, "files": held, "problems": [*absent, *listing.problems]}
+    problems = [fault.text for fault in listing.faults]
+    return {"schema": 1, "files": held, "problems": problems}

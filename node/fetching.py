@@ -15,30 +15,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
-from broker.errors import (
-    BrokerError,
-    Denied,
-    Mistrusted,
-    NoAnswer,
-    PeerRefusedUs,
-    explain,
-    is_expected,
-)
 from broker.http import discard
-from node.body import Pieces, Stalled, WrongLength
-from node.errors import (
-    Failed,
-    Integrity,
-    TimedOut,
-    Unreachable,
-    Untrusted,
-    WherryError,
-)
-from node.landing import Landing, Target, WrongLeaf
+from node.body import Pieces
+from node.errors import Integrity, TimedOut, Unreachable, WherryError
+from node.faults import BadAnswer, Fault, check_status, fault_of, worst
+from node.landing import Landing, Target
 from node.listing import RemoteFile, Source, called, remote_listing
 from protocols.deferreds import starting
-from protocols.errors import ProtocolError
-from protocols.fileid import HASH_SIZE, MAX_LEAVES_BYTES, Leaves
+from protocols.fileid import Leaves
 from protocols.ranges import Part
 
 __all__ = [
@@ -104,18 +88,6 @@ class Fetched:
     sources: tuple[str, ...]
 
 
-class BadAnswer(BrokerError):
-    """A holder answered, but not with what it was asked for.
-
-    Attributes:
-        kind: the error of the user, if nobody else does better.
-    """
-
-    def __init__(self, kind: type[WherryError], why: str) -> None:
-        super().__init__(why)
-        self.kind = kind
-
-
 @starting
 async def fetch(
     what: RemoteFile,
@@ -132,7 +104,8 @@ async def fetch(
     """Fetch one file, asking one holder at a time.
 
     Args:
-        what: the file; only its id is relied on.
+        what: the file. Its id is relied on, and each holder is held to the
+            size that it told.
         sources: the holders to ask, best first.
         target: where it goes.
         in_thread: runs what blocks; its jobs are short.
@@ -140,7 +113,8 @@ async def fetch(
         progress: called in the reactor's thread after each leaf.
         force: replace another file that stands there.
         umask: of the user who wants the file.
-        stall_s: seconds after which a silent holder is given up.
+        stall_s: seconds after which a holder is given up that sends nothing, or
+            less than `node.body.SLOWEST` on the average.
 
     Returns:
         A Deferred that fires when the file stands there, durably. It fails with
@@ -176,7 +150,7 @@ class _Fetching:
         self._landing: Landing | None = None
         self._resumed = 0
         self._sent: list[str] = []
-        self._faults: list[tuple[type[WherryError], str]] = []
+        self._faults: list[Fault] = []
 
     def close(self) -> None:
         if self._landing is not None:
@@ -198,11 +172,11 @@ class _Fetching:
             except CancelledError:
                 raise
             except Exception as problem:
-                kind = _kind(problem)
-                if kind is None:
+                fault = fault_of(called(source), problem)
+                if fault is None:
                     raise
-                self._faults.append((kind, _text(source, problem)))
-                if kind in {Unreachable, TimedOut} and self._done > before:
+                self._faults.append(fault)
+                if fault.kind in {Unreachable, TimedOut} and self._done > before:
                     waiting.append(source)
         raise self._failure()
 
@@ -214,16 +188,16 @@ class _Fetching:
         path = f"/files/{self._what.id}/leaves"
         response = await source.request(b"GET", path, {})
         length = _checked(response, 200, None)
-        if not 8 <= length <= MAX_LEAVES_BYTES or length % HASH_SIZE != 8:
+        if length != Leaves.length(self._what.holders[source.node]):
             discard(response)
-            raise BadAnswer(Integrity, "sent something else than leaf hashes")
+            raise BadAnswer(Integrity, "listed it with another size than it has there")
         pieces = Pieces([length], self._clock, self._stall_s)
         response.deliverBody(pieces)
         try:
             data = await pieces.piece()
         finally:
             pieces.stop()
-        return await self._in_thread(Leaves.parse, bytes(data), self._what.id)
+        return await self._in_thread(Leaves.parse, data, self._what.id)
 
     async def _land(self, leaves: Leaves, force: bool, umask: int) -> None:
         """Find out what is there already."""
@@ -306,56 +280,20 @@ class _Fetching:
         what = f"{self._what.name} could not be fetched"
         if not self._faults:
             return Unreachable(what, "no peer that has it is connected")
-        order = (Integrity, Untrusted, TimedOut, Unreachable, Failed)
-        worst = min((kind for kind, _ in self._faults), key=order.index)
-        texts = list(dict.fromkeys(text for _, text in self._faults))
         kept = "What has come is kept; run it again to go on." if self._done else ""
-        return worst(what, "; ".join(texts), kept)
+        return worst(self._faults, what, kept)
 
 
 def _checked(response: IResponse, status: int, content_range: str | None) -> int:
     """Give the length of an answer, or raise why it is not the one asked for."""
+    check_status(response, status, "it")
+    given = response.headers.getRawHeaders(b"Content-Range") or [b""]
     try:
-        if response.code == 404:
-            raise BadAnswer(Failed, "does not have it (any more)")
-        if response.code in {401, 403}:
-            raise BadAnswer(Untrusted, "does not let us have it")
-        if response.code != status:
-            raise BadAnswer(Unreachable, f"answered {response.code}")
         if response.length is UNKNOWN_LENGTH:
             raise BadAnswer(Unreachable, "does not say how much it sends")
-        if content_range is not None:
-            given = response.headers.getRawHeaders(b"Content-Range") or [b""]
-            if given != [content_range.encode("ascii")]:
-                raise BadAnswer(Integrity, "would send another part than asked for")
+        if content_range is not None and given != [content_range.encode("ascii")]:
+            raise BadAnswer(Integrity, "would send another part than asked for")
     except BadAnswer:
         discard(response)
         raise
     return int(response.length)
-
-
-def _kind(problem: Exception) -> type[WherryError] | None:
-    """Say which error of the user a holder's fault is; None: it is not theirs."""
-    if isinstance(problem, BadAnswer):
-        return problem.kind
-    if isinstance(problem, WrongLeaf | WrongLength | ProtocolError):
-        return Integrity
-    if isinstance(problem, Denied | Mistrusted | PeerRefusedUs):
-        return Untrusted
-    if isinstance(problem, Stalled | NoAnswer):
-        return TimedOut
-    if isinstance(problem.__cause__, NoAnswer):
-        return TimedOut
-    if not isinstance(problem, WherryError) and is_expected(problem):
-        return Unreachable
-    return None
-
-
-def _text(source: Source, problem: Exception) -> str:
-    """Say what a holder did; the errors of the broker name the peer already."""
-    ours = BadAnswer | Stalled | WrongLength | WrongLeaf
-    if isinstance(problem, ours):
-        return f"{called(source)} {problem}"
-    if isinstance(problem, BrokerError):
-        return str(problem)
-    return f"{called(source)}: {explain(problem)}"

@@ -8,13 +8,21 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorTime
 
 from broker.errors import NotConnected
-from broker.peer import Peer
+from broker.peer import Peer, PeerStatus
 from node import documents
 from node.control import Document, GetRequest, Report
 from node.errors import Failed, Unreachable
+from node.faults import Fault, worst
 from node.fetching import Fetched, InThread, Progress, fetch
 from node.landing import Landing, Target
-from node.listing import NotFound, Offer, RemoteFile, remote_listing, select
+from node.listing import (
+    Listing,
+    NotFound,
+    Offer,
+    RemoteFile,
+    remote_listing,
+    select,
+)
 from node.stores.files import Entry, FileStore
 from protocols.deferreds import starting
 from protocols.errors import Malformed
@@ -37,7 +45,7 @@ def plan_targets(
     whole = any(file.name != wanted and file.id.text != wanted for file in files)
     output = None if request.output is None else Path(request.output)
     into = output is not None and (
-        (request.output or "").endswith("/") or output.is_dir()
+        (request.output or "").endswith("/") or os.path.isdir(output)
     )
     planned = []
     for file in files:
@@ -84,19 +92,13 @@ async def get(
     await settle(peers, retry=True)
     if request.from_peer is not None:
         await peers[0].when_connected(_CONNECT_S, attempts=1)
-    listing = await remote_listing(
-        [peer for peer in peers if peer.connected],
-        clock=clock,
-        name=None if _is_id(request.what) else request.what,
-        held=[(own, held)],
-    )
+    name = None if _is_id(request.what) else request.what
+    listing = await look(peers, clock, (own, held), name)
     try:
         chosen = plan_targets(select(listing.files, request.what), request)
     except NotFound as error:
-        missing = absent(peers)
-        if missing or listing.problems:
-            why = "; ".join([*missing, *listing.problems])
-            raise (Unreachable if missing else Failed)(error.what, why) from None
+        if listing.faults:
+            raise worst(listing.faults, error.what) from None
         raise
     _make_output(request)
     sources = {peer.node: peer for peer in peers}
@@ -165,13 +167,35 @@ async def settle(peers: Sequence[Peer], *, retry: bool = False) -> None:
     await gatherResults(waiting)
 
 
-def absent(peers: Sequence[Peer]) -> list[str]:
-    """Say of each peer that isn't connected why not."""
-    found = (peer.status() for peer in peers if not peer.connected)
-    return [
-        each.last_error or f"{each.nickname or each.node.short} is not connected"
-        for each in found
-    ]
+@starting
+async def look(
+    peers: Sequence[Peer],
+    clock: IReactorTime,
+    held: tuple[NodeID, Sequence[Offer]],
+    name: str | None = None,
+) -> Listing:
+    """List what this node and its connected peers hold.
+
+    Args:
+        peers: whom to ask; each that isn't connected makes a fault.
+        clock: for the time limits.
+        held: this node, and what it holds.
+        name: only files of this name, and those in the folder of this name.
+
+    Returns:
+        A Deferred that fires with the listing.
+    """
+    # Whoever gets lost while it is asked makes another fault.
+    absent = [_absence(peer.status()) for peer in peers if not peer.connected]
+    asked = [peer for peer in peers if peer.connected]
+    listing = await remote_listing(asked, clock=clock, name=name, held=[held])
+    return Listing(listing.files, (*absent, *listing.faults))
+
+
+def _absence(status: PeerStatus) -> Fault:
+    """Say why a peer isn't connected."""
+    name = status.nickname or status.node.short
+    return Fault(Unreachable, status.last_error or f"{name} is not connected")
 
 
 @starting

@@ -17,11 +17,12 @@ from pathlib import Path
 from attrs import field, frozen
 
 from node.beneath import descend, open_file, open_folder
-from node.errors import Failed, Integrity, Untrusted
+from node.errors import Failed, Integrity, Untrusted, Usage
 from node.stores.durable import is_full
 from node.stores.leaffile import LeafReader, write_at
+from protocols.errors import excerpt
 from protocols.fileid import FileID, Leaves, leaf_hash, zero_leaf_hash
-from protocols.filename import MAX_PART_BYTES, check_name
+from protocols.filename import MAX_PART_BYTES
 
 PART_SUFFIX = ".wherry-part"
 
@@ -49,7 +50,12 @@ class WrongLeaf(Integrity):
 
 
 def _check_target(_: object, __: object, name: str) -> None:
-    if check_name(name).endswith(PART_SUFFIX):
+    parts = name.split("/")
+    if "\0" in name or not {"", ".", ".."}.isdisjoint(parts):
+        raise Usage(f"{excerpt(name)} can't be the name of a file")
+    if any(len(os.fsencode(part)) > MAX_PART_BYTES for part in parts):
+        raise Usage(f"{excerpt(name)} is too long for the name of a file")
+    if name.endswith(PART_SUFFIX):
         raise TargetRefused(f"{name} is refused", "unfinished downloads are named so")
 
 
@@ -60,18 +66,12 @@ class Target:
     Attributes:
         folder: chosen by the user; it exists, and links on its way are fine.
         name: below the folder; may come from a peer, so no part of it may
-            lead elsewhere.
+            lead elsewhere. It may be hard to read, for the user may have chosen
+            it; names of peers passed `check_name` when they came in.
     """
 
     folder: Path
     name: str = field(validator=_check_target)
-
-    @classmethod
-    def choose(cls, output: Path, name: str) -> "Target":
-        """Read ``-o PATH`` for one file: a folder to put it in, or its new name."""
-        if output.is_dir():
-            return cls(output, name)
-        return cls(output.parent, output.name)
 
     @property
     def path(self) -> Path:
@@ -302,8 +302,12 @@ class Landing:
     def _refuse_other(self, there: os.stat_result | None) -> None:
         if there is None:
             return
-        if stat.S_ISDIR(there.st_mode):
-            raise TargetExists(f"{self.target.path} is a folder")
+        if not stat.S_ISREG(there.st_mode):
+            # Not with force either: it may be a device of the whole machine.
+            raise TargetExists(
+                f"{self.target.path} is {_kind(there.st_mode)}",
+                do="Choose another name with -o.",
+            )
         if not self._force:
             raise TargetExists(
                 f"{self.target.path} exists and is another file",
@@ -372,4 +376,10 @@ def part_name(name: str, id: FileID) -> str:
     """Name the unfinished file; a long name is cut so that it fits."""
     end = f".{id.text[:8]}{PART_SUFFIX}"
     room = MAX_PART_BYTES - len(end) - 1
-    return f".{name.encode('utf-8')[:room].decode('utf-8', 'ignore')}{end}"
+    return f".{os.fsencode(name)[:room].decode('utf-8', 'ignore')}{end}"
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a link" if stat.S_ISLNK(mode) else "no regular file"

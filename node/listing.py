@@ -2,17 +2,20 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Protocol
 from urllib.parse import quote
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
-from broker.errors import NoAnswer, explain, is_expected
-from broker.http import discard, read_body
-from node.errors import Failed
+from broker.errors import NoAnswer
+from broker.http import read_body
+from node.errors import Failed, Integrity
+from node.faults import BadAnswer, Fault, check_status, fault_of
 from protocols.deferreds import starting
 from protocols.errors import Malformed, excerpt
 from protocols.fileid import MAX_SIZE, FileID
@@ -20,8 +23,10 @@ from protocols.filename import check_name
 from protocols.nodeid import NodeID
 from protocols.strictjson import read_object
 
-_PAGE = 250  # entries; with names of full length they fit into the next limit
-_PAGE_BYTES = 4 << 20
+_WHAT = "list of files"
+_PAGE = 1000  # entries, the most that a peer gives at once
+_PAGE_BYTES = 5 << 20  # a page has 1 MiB of names, or 1000 that are long
+_BAD_ENTRIES = 3  # that are told of each peer
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}")
 
 
@@ -70,14 +75,15 @@ class RemoteFile:
         name: safe to join to a folder, but chosen by a peer.
         size: in bytes; what the first holder says.
         media_type: what the first holder says.
-        holders: in the order in which they were asked.
+        holders: in the order in which they were asked, with the size that each
+            of them says; those who don't lie say the same.
     """
 
     id: FileID
     name: str
     size: int
     media_type: str
-    holders: tuple[NodeID, ...]
+    holders: Mapping[NodeID, int]
 
 
 @frozen
@@ -86,11 +92,31 @@ class Listing:
 
     Attributes:
         files: sorted by name.
-        problems: a line for each peer whose list is missing or not whole.
+        faults: of the peers whose list is missing or not whole.
     """
 
     files: tuple[RemoteFile, ...]
-    problems: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+
+@frozen
+class Limits:
+    """How much of one peer's list is taken, each limit for all of it.
+
+    Attributes:
+        seconds: how long it may take.
+        entries: how many are looked at, good or bad.
+        pages: how many are asked for.
+        size: how many bytes the answers have.
+    """
+
+    seconds: float = 30.0
+    entries: int = 200_000
+    pages: int = 1000
+    size: int = 32 << 20
+
+
+_LIMITS = Limits()
 
 
 @starting
@@ -100,8 +126,7 @@ async def remote_listing(
     clock: IReactorTime,
     name: str | None = None,
     held: Sequence[tuple[NodeID, Sequence[Offer]]] = (),
-    timeout_s: float = 20.0,
-    most_files: int = 200_000,
+    limits: Limits = _LIMITS,
 ) -> Listing:
     """Ask peers what they hold, all at the same time.
 
@@ -110,50 +135,39 @@ async def remote_listing(
         clock: for the time limit.
         name: only files of this name, and those in the folder of this name.
         held: what is known already; comes first.
-        timeout_s: how long one peer may take for one page, in seconds.
-        most_files: how many entries of one peer are looked at.
+        limits: for each peer.
 
     Returns:
-        A Deferred that fires with the listing. A peer that fails only adds a
-        problem to it. Cancelling it ends all requests.
+        A Deferred that fires with the listing. A peer that fails, or goes
+        beyond a limit, only adds a fault to it; what it told before is in it.
+        Cancelling it ends all requests.
     """
     queries = [""]
     if name is not None:
         plain = quote(name, safe="")
         queries = [f"&name={plain}", f"&under={plain}"]
-    asked = [_ask(peer, queries, clock, timeout_s, most_files) for peer in peers]
+    told = [_Told(peer, limits) for peer in peers]
     try:
-        answers = await gatherResults(asked, consumeErrors=True)
+        await gatherResults(
+            [each.ask(queries, clock) for each in told], consumeErrors=True
+        )
     except FirstError as first:  # cancelled, or a mistake of ours
         first.subFailure.raiseException()
-    offers: list[tuple[NodeID, Sequence[Offer]]] = list(held)
-    problems: list[str] = []
-    for peer, (offered, faults) in zip(peers, answers, strict=True):
-        offers.append((peer.node, offered))
-        problems += [_named(called(peer), fault) for fault in faults]
-    return Listing(tuple(join(offers)), tuple(problems))
-
-
-def _named(name: str, fault: str) -> str:
-    """Say whose fault it is; the errors of the broker name the peer already."""
-    return fault if fault.startswith(name) else f"{name}: {fault}"
+    files = join([*held, *((each.peer.node, each.offers) for each in told)])
+    return Listing(tuple(files), tuple(chain(*(each.faults for each in told))))
 
 
 def join(offers: Iterable[tuple[NodeID, Iterable[Offer]]]) -> list[RemoteFile]:
     """Make one list, sorted by name, of what several nodes hold."""
-    found: dict[tuple[str, FileID], RemoteFile] = {}
+    found: dict[tuple[str, FileID], tuple[Offer, dict[NodeID, int]]] = {}
     for node, held in offers:
         for offer in held:
-            key = (offer.name, offer.id)
-            known = found.get(key)
-            holders = known.holders if known else ()
-            if node not in holders:
-                holders += (node,)
-            first = known or offer
-            found[key] = RemoteFile(
-                offer.id, offer.name, first.size, first.media_type, holders
-            )
-    return [found[key] for key in sorted(found)]
+            _, holders = found.setdefault((offer.name, offer.id), (offer, {}))
+            holders.setdefault(node, offer.size)
+    return [
+        RemoteFile(id, name, first.size, first.media_type, holders)
+        for (name, id), (first, holders) in sorted(found.items(), key=itemgetter(0))
+    ]
 
 
 def select(files: Sequence[RemoteFile], wanted: str) -> list[RemoteFile]:
@@ -199,81 +213,94 @@ def select(files: Sequence[RemoteFile], wanted: str) -> list[RemoteFile]:
     return exact or below
 
 
-@starting
-async def _ask(
-    peer: Source,
-    queries: Sequence[str],
-    clock: IReactorTime,
-    timeout_s: float,
-    most_files: int,
-) -> tuple[list[Offer], list[str]]:
-    """Get all that one peer offers, and what was wrong with it."""
-    offers: list[Offer] = []
-    faults: list[str] = []
-    for query in queries:
-        after: int | None = 0
-        while after is not None:
-            try:
-                document = await _page(peer, after, query, clock, timeout_s)
-                after = _read_page(document, after, offers, faults)
-            except CancelledError:
+@define
+class _Told:
+    """What one peer has told so far, and what was wrong with it."""
+
+    peer: Source
+    limits: Limits
+    offers: list[Offer] = field(factory=list)
+    faults: list[Fault] = field(factory=list)
+    entries: int = 0
+    pages: int = 0
+    size: int = 0
+
+    @starting
+    async def ask(self, queries: Sequence[str], clock: IReactorTime) -> None:
+        """Hear the peer out, within the limits."""
+        hearing = self._hear(queries)
+        hearing.addTimeout(self.limits.seconds, clock, _too_slow)
+        try:
+            await hearing
+        except CancelledError:
+            raise
+        except Exception as problem:
+            fault = fault_of(called(self.peer), problem)
+            if fault is None:
                 raise
-            except Exception as problem:
-                if not is_expected(problem):
-                    raise
-                return offers, [*faults, explain(problem)]
-            if len(offers) > most_files:
-                return offers, [*faults, f"only {most_files} of its files are listed"]
-    return offers, faults
+            self.faults.append(fault)
 
+    @starting
+    async def _hear(self, queries: Sequence[str]) -> None:
+        for query in queries:
+            after: int | None = 0
+            while after is not None:
+                self._check_limits()
+                after = self._take(await self._page(after, query), after)
 
-@starting
-async def _page(
-    peer: Source, after: int, query: str, clock: IReactorTime, timeout_s: float
-) -> dict[str, object]:
-    path = f"/files/?after={after}&limit={_PAGE}{query}"
-    response = await peer.request(b"GET", path, {"Accept": "application/json"})
-    if response.code != 200:
-        discard(response)
-        raise Malformed("list of files", f"the answer is {response.code}")
-    reading = read_body(response, _PAGE_BYTES)
-    reading.addTimeout(timeout_s, clock, _too_slow)
-    return read_object(await reading, _PAGE_BYTES, "list of files")
+    def _check_limits(self) -> None:
+        limits = self.limits
+        if (
+            self.entries >= limits.entries
+            or self.pages >= limits.pages
+            or self.size >= limits.size
+        ):
+            many = f"has a long list: only {self.entries} of its files are listed"
+            raise BadAnswer(Failed, many)
+
+    async def _page(self, after: int, query: str) -> dict[str, object]:
+        path = f"/files/?after={after}&limit={_PAGE}{query}"
+        accept = {"Accept": "application/json"}
+        response = await self.peer.request(b"GET", path, accept)
+        check_status(response, 200, "its list of files")
+        data = await read_body(response, _PAGE_BYTES)
+        self.pages += 1
+        self.size += len(data)
+        return read_object(data, _PAGE_BYTES, _WHAT)
+
+    def _take(self, document: Mapping[str, object], after: int) -> int | None:
+        """Take a page's entries; give the number to go on after, if it does."""
+        files, following = document.get("files"), document.get("next")
+        if not isinstance(files, list) or len(files) > _PAGE:
+            raise Malformed(_WHAT, "a page holds no list, or too long a one")
+        self.entries += len(files)
+        for member in files:
+            try:
+                self.offers.append(_offer(member))
+            except Malformed as problem:
+                if len(self.faults) < _BAD_ENTRIES:
+                    what = f"{called(self.peer)}: a file was left out: {problem.why}"
+                    self.faults.append(Fault(Integrity, what))
+        if following is None:
+            return None
+        if type(following) is not int or not files or not after < following < 1 << 63:
+            raise Malformed(_WHAT, "its pages don't go forward")
+        return following
 
 
 def _too_slow(_: object, seconds: float) -> None:
-    raise NoAnswer(f"did not send its list of files in {seconds:g} s")
-
-
-def _read_page(
-    document: Mapping[str, object], after: int, offers: list[Offer], faults: list[str]
-) -> int | None:
-    """Take a page's entries; give the number to go on after, if there are more."""
-    files, following = document.get("files"), document.get("next")
-    if not isinstance(files, list) or len(files) > _PAGE:
-        raise Malformed("list of files", "a page holds no list, or too long a one")
-    for member in files:
-        try:
-            offers.append(_offer(member))
-        except Malformed as problem:
-            if len(faults) < 3:
-                faults.append(f"a file was left out: {problem.why}")
-    if following is None:
-        return None
-    if type(following) is not int or not files or not after < following < 1 << 63:
-        raise Malformed("list of files", "its pages don't go forward")
-    return following
+    raise NoAnswer(f"did not send all of its list of files in {seconds:g} s")
 
 
 def _offer(member: object) -> Offer:
     if not isinstance(member, dict):
-        raise Malformed("list of files", "an entry is not an object")
+        raise Malformed(_WHAT, "an entry is not an object")
     id, name, size = member.get("id"), member.get("name"), member.get("size")
     media_type = member.get("media_type")
     if not isinstance(id, str) or not isinstance(name, str):
-        raise Malformed("list of files", "an entry has no id or no name")
+        raise Malformed(_WHAT, "an entry has no id or no name")
     if type(size) is not int or not 0 <= size <= MAX_SIZE:
-        raise Malformed("list of files", "an entry has no proper size")
+        raise Malformed(_WHAT, "an entry has no proper size")
     if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
         media_type = "application/octet-stream"
     return Offer(FileID(id), name, size, media_type)

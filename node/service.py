@@ -136,7 +136,7 @@ class Node(Service):
         self.configuration = Configuration.load(directory).renewed(directory, now)
         self.store = FileStore(directory.path)
         self._held.callback(self.store.close)
-        self._used = UsedNames(directory, now)
+        self._used = UsedNames(directory, self._reactor.seconds)
         self._held.callback(self._used.close)
 
     def _compose(self) -> None:

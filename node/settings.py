@@ -91,7 +91,7 @@ _LIMITS: Final = {
     "stall_s": "a caller that takes nothing of an answer is cut",
     "connections": "of all callers together",
     "per_principal": "of them, of one device or person",
-    "handshakes_per_address": "unfinished ones of one address at a time",
+    "handshakes_per_address": "unfinished ones of one address; the oldest goes",
 }
 
 _TEMPLATE: Final = """\

@@ -6,36 +6,60 @@ be shown the certificate.
 
 import errno
 import os
+from collections import deque
+from collections.abc import Callable
 
 from twisted.logger import Logger
 
 from node.directory import NodeDirectory
-from protocols.callname import split_records
+from protocols.callname import RECORD, split_records
 
 _log = Logger()
 
 FILE = "private/used-names"
-_LIMIT = 16 << 20
+MOST = 1 << 20
+"""How many records are read at most; `CallNames` never keeps as many."""
+
+_CHUNK = RECORD << 16
 
 
 class UsedNames:
-    """An append-only file of a few bytes a call; old days go at the next start.
+    """A file of a few bytes a call; old days go at a start, and once a day.
 
     Owner: the node, which holds the directory's lock.
+
+    Args:
+        directory: where the file is.
+        seconds: gives the time since the epoch.
 
     Attributes:
         records: what was kept before.
         failing: why the last record could not be kept, or None.
     """
 
-    def __init__(self, directory: NodeDirectory, now: float) -> None:
-        data = directory.read_file(FILE, _LIMIT) or b""
-        self.records = split_records(data, now)
-        directory.write_file(FILE, b"".join(self.records))
+    def __init__(self, directory: NodeDirectory, seconds: Callable[[], float]) -> None:
+        self._directory = directory
+        self._seconds = seconds
+        self._file = -1
+        self._day = self._today()
         self.failing: str | None = None
-        self._file = os.open(
-            directory.path / FILE, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+        self.records = self._drop_old_days()
+
+    def _today(self) -> int:
+        return int(self._seconds() // 86400)
+
+    def _drop_old_days(self) -> list[bytes]:
+        """Write the file anew with what is still good, and give that."""
+        now, good = self._seconds(), deque[bytes](maxlen=MOST)
+        for chunk in self._directory.read_chunks(FILE, _CHUNK):
+            good += split_records(chunk, now)
+        self._directory.write_file(FILE, b"".join(good))
+        fresh = os.open(
+            self._directory.path / FILE, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
         )
+        self.close()
+        self._file = fresh
+        return list(good)
 
     def keep(self, record: bytes) -> None:
         """Keep one more record.
@@ -43,6 +67,10 @@ class UsedNames:
         On a full disk the name is still used up in memory, so the node goes on
         being called and says what is wrong.
         """
+        if self._day != self._today():
+            self._day = self._today()
+            with _log.failuresHandled("dropping used server names of old days"):
+                self._drop_old_days()
         try:
             kept = os.write(self._file, record)
             if kept < len(record):
@@ -57,4 +85,6 @@ class UsedNames:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1

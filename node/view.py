@@ -17,9 +17,8 @@ from node.control import Document, GetRequest, Report
 from node.directory import NodeDirectory
 from node.errors import Failed, TimedOut, Unreachable, Untrusted, WherryError
 from node.fetching import InThread
-from node.getting import absent, get, matching, settle
+from node.getting import get, look, matching, settle
 from node.hints import Place
-from node.listing import remote_listing
 from node.problems import Problem
 from node.sharing import ShareProgress, share
 from node.stores.files import FileStore
@@ -71,7 +70,8 @@ class View:
             "schema": 1,
             "node": self.node.text,
             "nickname": self.nickname,
-            "up_s": self.clock.seconds() - self.since,
+            # The clock may have been set back meanwhile.
+            "up_s": max(0.0, self.clock.seconds() - self.since),
             "listening": list(self.listening()),
             "peers": self.peers(),
             "problems": [asdict(each) for each in self.problems()],
@@ -150,12 +150,8 @@ class View:
         """Give the document of ``wherry ls``."""
         peers = self.broker.peers()
         await settle(peers)
-        listing = await remote_listing(
-            [peer for peer in peers if peer.connected],
-            clock=self.clock,
-            held=[(self.node, matching(self.store))],
-        )
-        return documents.listed(listing, absent(peers))
+        held = (self.node, matching(self.store))
+        return documents.listed(await look(peers, self.clock, held))
 
     @starting
     async def get(self, request: GetRequest, report: Report) -> Document:

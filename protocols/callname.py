@@ -20,7 +20,8 @@ from protocols.nodeid import NodeID
 
 _NONCE = 8
 _TAG = 16
-_RECORD = 1 + 4 + _NONCE  # class of callers, day, nonce
+RECORD = 1 + 4 + _NONCE
+"""How many bytes a kept record has: class of callers, day, nonce."""
 _CONTEXT = b"wherry sni 1"
 
 
@@ -130,6 +131,6 @@ def _record_day(record: bytes) -> int:
 def split_records(data: bytes, now: float) -> list[bytes]:
     """Cut kept bytes into records, dropping old days and a torn last record."""
     oldest = _ordinal(now) - 1
-    whole = len(data) - len(data) % _RECORD
-    records = (data[at : at + _RECORD] for at in range(0, whole, _RECORD))
+    whole = len(data) - len(data) % RECORD
+    records = (data[at : at + RECORD] for at in range(0, whole, RECORD))
     return [each for each in records if _record_day(each) >= oldest]

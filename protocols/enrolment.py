@@ -26,6 +26,8 @@ from protocols.strictjson import read_object
 
 REQUEST_LIMIT: Final = 32 * 1024
 BUNDLE_LIMIT: Final = 1 << 20
+CARDS: Final = 100
+"""How many cards a bundle may have; the new device will call each of them."""
 
 _REQUEST: Final = "device request"
 _BUNDLE: Final = "device bundle"
@@ -163,6 +165,8 @@ class DeviceBundle:
         cards = stated["cards"]
         if not isinstance(cards, list):
             raise Malformed(_BUNDLE, "cards must be a list")
+        if len(cards) > CARDS:
+            raise Malformed(_BUNDLE, f"has more than {CARDS} cards")
         return cls(
             _bytes(stated["request"]),
             _certificate(stated["device"]),

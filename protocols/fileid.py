@@ -92,7 +92,7 @@ class Leaves:
             raise Malformed("leaf hashes", "their number does not fit the file's size")
 
     @classmethod
-    def parse(cls, data: bytes, id: FileID) -> "Leaves":
+    def parse(cls, data: bytes | bytearray, id: FileID) -> "Leaves":
         """Read the bytes of ``encode`` that a peer sent for one file.
 
         Args:
@@ -105,19 +105,30 @@ class Leaves:
         """
         if len(data) < 8:
             raise Malformed("leaf hashes", f"{len(data)} bytes are too few")
-        leaves = cls(int.from_bytes(data[:8], "big"), bytes(data[8:]))
+        hashes = bytes(memoryview(data)[8:])  # they may be long: one copy, not two
+        leaves = cls(int.from_bytes(data[:8], "big"), hashes)
         if leaves.id != id:
             raise WrongLeaves(f"the leaf hashes are not those of {id.short}")
         return leaves
 
+    @staticmethod
+    def length(size: int) -> int:
+        """Say how many bytes ``encode`` gives for a file of ``size`` bytes."""
+        return 8 + leaf_count(size) * HASH_SIZE
+
     def encode(self) -> bytes:
         """Give the bytes that the root hash covers; the same go over the wire."""
-        return self.size.to_bytes(8, "big") + self.hashes
+        return self._head + self.hashes
+
+    @property
+    def _head(self) -> bytes:
+        return self.size.to_bytes(8, "big")
 
     @property
     def id(self) -> FileID:
         """The id of the file."""
-        root = blake3(self.encode(), derive_key_context=_ROOT_CONTEXT)
+        root = blake3(self._head, derive_key_context=_ROOT_CONTEXT)
+        root.update(self.hashes)
         return FileID.of_digest(root.digest())
 
     @property

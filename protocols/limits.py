@@ -1,7 +1,6 @@
 """How long and how many: what one caller may cost a node."""
 
-from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from attrs import frozen
@@ -65,13 +64,29 @@ class Places:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._waiting: Counter[Hashable] = Counter()
-        self._inside: Counter[Hashable] = Counter()
+        self._waiting: _Crowd = {}
+        self._inside: _Crowd = {}
 
-    def arrive(self, host: str) -> "Place | None":
-        """Take a place for a handshake, if there is one left for this address."""
-        place = Place(self._limits, self._inside)
-        return place if place.take(self._waiting, self._limits.waiting(host)) else None
+    def arrive(self, host: str, go: Callable[[], object]) -> "Place | None":
+        """Take a place for a handshake.
+
+        Where there is none left the oldest one has to go: a handshake takes
+        milliseconds, so who has waited longest is the least likely to be honest,
+        and nobody can keep others out by waiting.
+
+        Args:
+            host: who comes.
+            go: called when this one has to go; its place is gone by then.
+        """
+        shares = self._limits.waiting(host)
+        self._make_room(shares)
+        place = Place(self._limits, self._inside, go)
+        return place if place.take(self._waiting, shares) else None
+
+    def _make_room(self, shares: Mapping[Hashable, int]) -> None:
+        for key, most in shares.items():
+            if len(there := self._waiting.get(key, {})) >= most:
+                next(iter(there)).clear()
 
 
 class Place:
@@ -80,10 +95,13 @@ class Place:
     Owner: the connection. It must `leave` in the end.
     """
 
-    def __init__(self, limits: Limits, inside: Counter[Hashable]) -> None:
+    def __init__(
+        self, limits: Limits, inside: "_Crowd", go: Callable[[], object]
+    ) -> None:
         self._limits = limits
         self._inside = inside
-        self._counts: Counter[Hashable] = Counter()
+        self._go = go
+        self._crowd: _Crowd = {}
         self._keys: tuple[Hashable, ...] = ()
 
     def enter(self, principal: Hashable) -> bool:
@@ -95,19 +113,29 @@ class Place:
         """
         return self.take(self._inside, self._limits.inside(principal))
 
-    def take(self, counts: Counter[Hashable], shares: dict[Hashable, int]) -> bool:
-        """Move to other counts, unless one of the shares there is used up."""
-        if any(counts[key] >= most for key, most in shares.items()):
+    def take(self, crowd: "_Crowd", shares: Mapping[Hashable, int]) -> bool:
+        """Move to another crowd, unless one of the shares there is used up."""
+        if any(len(crowd.get(key, ())) >= most for key, most in shares.items()):
             return False
         self.leave()
-        self._counts, self._keys = counts, tuple(shares)
-        counts.update(shares.keys())
+        self._crowd, self._keys = crowd, tuple(shares)
+        for key in self._keys:
+            crowd.setdefault(key, {})[self] = None
         return True
+
+    def clear(self) -> None:
+        """Give the place back because somebody else needs it."""
+        self.leave()
+        self._go()
 
     def leave(self) -> None:
         """Give the place back; a second time changes nothing."""
         for key in self._keys:
-            self._counts[key] -= 1
-            if not self._counts[key]:
-                del self._counts[key]  # strangers' addresses must not pile up
+            del self._crowd[key][self]
+            if not self._crowd[key]:
+                del self._crowd[key]  # strangers' addresses must not pile up
         self._keys = ()
+
+
+# Who is there for each of the shares, the oldest first (a dict keeps the order).
+_Crowd = dict[Hashable, dict[Place, None]]

@@ -385,11 +385,12 @@ class PeerSite(Factory):
     # -- from its channels
 
     def arrived(self, channel: PeerChannel) -> Place | None:
-        """Take note of a connection, and find it a place."""
+        """Take note of a connection, and find it a place while it lasts."""
         self._channels.add(channel)
         if self._closing is not None:
             return None
-        return self._places.arrive(getattr(channel.getPeer(), "host", ""))
+        host = getattr(channel.getPeer(), "host", "")
+        return self._places.arrive(host, channel.forceAbortClient)
 
     def identify(self, transport: ITransport) -> tuple[Principal, float]:
         """Say who is calling, and until when they may."""

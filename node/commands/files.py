@@ -26,6 +26,7 @@ from node.units import size, table
 
 Document = dict[str, Any]
 LINES = 20
+LS_SECONDS = 60.0  # longer than the node gives those whom it asks
 
 
 @click.command()
@@ -79,7 +80,7 @@ def ls(directory: NodeDirectory, as_json: bool) -> None:
       wherry ls
       wherry ls --json | jq -r '.files[].name'
     """
-    client = ControlClient(directory)
+    client = ControlClient(directory, LS_SECONDS)
     alone = False
     try:
         document = client.get("/files")
@@ -103,7 +104,7 @@ def ls(directory: NodeDirectory, as_json: bool) -> None:
     else:
         say("no files yet: wherry share PATH")
     for problem in document.get("problems", []):
-        note(f"not asked: {shown(problem)}")
+        note(f"incomplete: {shown(problem)}")
     if alone:
         note("The node is not running, so these are the files of this device alone.")
 

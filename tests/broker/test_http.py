@@ -8,13 +8,14 @@ from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import URI, Agent
 from twisted.web.error import SchemeNotSupported
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface.verify import verifyObject
 
-from broker.errors import RequestFailed, ResponseTooLarge, explain
+from broker.errors import NotHTTP, RequestFailed, ResponseTooLarge, explain, judged
 from broker.generation import _Endpoint
 from broker.http import Requests, _OnlyPeer, discard, read_body
 from broker.link import HEAD_LIMIT, Link, connect
@@ -227,7 +228,55 @@ class HeadTests(SynchronousTestCase):
         self.nas.answers = lambda _: b"HTTP/1.1 200 OK\r\n" + line * 70
         asking, _ = self.ask()
         problem = self.failureResultOf(asking).value
-        self.assertIn("connection", explain(problem or KeyError()))
+        self.assertIn("longer than 64 KiB", explain(problem or KeyError()))
+
+    def test_endless_head_of_the_next_answer(self) -> None:
+        """Nor does one on a connection that is asked again at once."""
+        endless = b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * HEAD_LIMIT
+        answers = iter([answer(b"first"), endless])
+        self.nas.answers = lambda _: next(answers)
+        asking, requests = self.ask()
+        body = read_body(self.successResultOf(asking), 10)
+        body.addCallback(lambda _: requests.request(b"GET", "/", {}))
+        self.harbour.net.flush()
+        self.assertEqual(len(self.nas.calls), 1)
+        problem = self.failureResultOf(body).value
+        self.assertIn("longer than 64 KiB", explain(problem or KeyError()))
+
+    def test_interim_answers(self) -> None:
+        """We expect none, so the first one ends it: neither memory nor log fill."""
+        logged: list[LogEvent] = []
+        observer = cast(ILogObserver, logged.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        for interim in (
+            b"HTTP/1.1 100 Continue\r\n\r\n",
+            b"HTTP/1.1 102 P\r\n\r\n" * 1000,
+            b"HTTP/1.1 199\n\n",
+        ):
+            self.nas.answers = lambda _, i=interim: i + b"X: y\r\n" * HEAD_LIMIT  # type: ignore[misc]
+            asking, _ = self.ask()
+            problem = self.failureResultOf(asking).value
+            self.assertIn("interim answer", explain(problem or KeyError()))
+            self.assertTrue(self.nas.calls[-1].over)
+        self.assertEqual([each for each in logged if "code" in each], [])
+
+    def test_odd_status_lines(self) -> None:
+        """Nor do those get through that Twisted would take for interim answers."""
+        for line in (b"H/1.1 100", b"HTTP/1.1 1_0_0", b"HTTP/1.1 +100", b"HTTP/1.1 1"):
+            self.nas.answers = lambda _, line=line: line + b"\n\n"  # type: ignore[misc]
+            asking, _ = self.ask()
+            problem = self.failureResultOf(asking).value
+            self.assertIsInstance(judged(problem or KeyError()), NotHTTP)
+
+    def test_slow_head(self) -> None:
+        """A proper head may come byte by byte."""
+        self.nas.answers = lambda _: b""
+        asking, _ = self.ask()
+        for byte in answer(b"hello"):
+            self.nas.calls[0].say(bytes([byte]))
+            self.harbour.net.flush()
+        self.assertEqual(self.successResultOf(asking).code, 200)
 
     def test_long_body(self) -> None:
         """A body much longer than a head may be is fine, and so is another answer."""

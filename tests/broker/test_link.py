@@ -78,9 +78,9 @@ class LinkTests(SynchronousTestCase):
                 self.over = True
 
         adopter = cast(Adopter, link.adopt(Factory.forProtocol(Adopter)))
-        self.nas.calls[0].say(b"hello")
+        self.nas.calls[0].say(b"HTTP/1.1 200 hello")
         self.net.flush()
-        self.assertEqual((adopter.data, self.heard), (b"hello", 1))
+        self.assertEqual((adopter.data, self.heard), (b"HTTP/1.1 200 hello", 1))
         with self.assertRaises(RuntimeError):
             link.adopt(Factory.forProtocol(Adopter))
         self.nas.drop()

@@ -196,7 +196,8 @@ class RequestTests(PeerTests):
         closed = peer.close()
         self.net.flush()
         self.successResultOf(closed)
-        self.failureResultOf(asking, RequestFailed)
+        error = self.failureResultOf(asking, RequestFailed).value
+        self.assertEqual(str(error), "nas: the connection was lost")
         self.failureResultOf(peer.when_connected(), NotConnected)
 
     def test_closing_while_connecting(self) -> None:

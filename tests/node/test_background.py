@@ -6,6 +6,7 @@ import select
 import signal
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -93,6 +94,27 @@ class BackgroundTests(SynchronousTestCase):
         error = self.assertRaises(Failed, background.up, self.directory)
         self.assertIn("override.yaml:2:1", str(error))
         self.assertFalse((self.directory.path / LOG_FILE).exists())
+
+    def test_at_once(self) -> None:
+        """Of several who start it at once one does, and the others find it running."""
+        directories = [NodeDirectory(self.directory.path) for _ in range(4)]
+        for each in directories:
+            self.addCleanup(each.close)
+        with ThreadPoolExecutor(len(directories)) as threads:
+            started = list(threads.map(background.up, directories))
+        self.assertEqual(sorted(started), [False, False, False, True])
+
+    def test_other_errors(self) -> None:
+        """What the node stumbles over is told, of whatever kind it is."""
+        for name in ("files/index.sqlite", "control.sock"):
+            stone = self.directory.path / name
+            stone.mkdir(parents=True)
+            error = self.assertRaises(Failed, background.up, self.directory)
+            self.assertIn("the node can't start", str(error))
+            self.assertNotIn("log file", str(error))
+            self.assertIsNone(background.holder(self.directory))
+            stone.rmdir()
+        self.assertTrue(background.up(self.directory))
 
     def test_other_holder(self) -> None:
         """A command that is at work is neither taken for a node nor ended."""

@@ -54,6 +54,7 @@ class RunningTests(CommandTestCase):
         self.ok("down", "--dir", desk)
         error = wherry("ping", "desk", "--timeout", "5", "--dir", laptop)
         self.assertFails(error, 4, "desk", "connection refused")
+        self.assertRegex(wherry("ls", "--dir", laptop).err, "^incomplete: desk can't")
 
     def enrol_running(self, desk: Path, laptop: Path) -> None:
         """The whole enrolment works while both nodes run."""

@@ -5,6 +5,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,22 @@ from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from twisted.web.server import Site
+from twisted.web import http
 
-from node.control import Control, ControlResource, Document, GetRequest, Report
+from node import control_client
+from node.control import (
+    BODY_LIMIT,
+    Control,
+    Document,
+    GetRequest,
+    Report,
+    control_site,
+)
 from node.control_client import ControlClient
 from node.directory import NodeDirectory
 from node.errors import Failed, NotRunning, TimedOut, Unreachable, Usage
 from protocols.deferreds import starting
+from protocols.errors import Malformed
 
 
 class FakeView:
@@ -101,8 +111,7 @@ class ResourceTests(SynchronousTestCase):
         """Have a site."""
         self.clock = Clock()
         self.view = FakeView()
-        resource = ControlResource(self.view, self.clock)
-        self.site = Site(resource, reactor=self.clock)
+        self.site = control_site(self.view, self.clock)
         self.addCleanup(lambda: self.assertEqual(self.clock.getDelayedCalls(), []))
 
     def ask(self, method: str, target: str, body: object = None) -> StringTransport:
@@ -112,15 +121,19 @@ class ResourceTests(SynchronousTestCase):
 
     def send(self, method: str, target: str, data: bytes) -> StringTransport:
         """Send a request with any body."""
+        head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        transport = self.begin(f"{head}Content-Length: {len(data)}\r\n\r\n")
+        self.channel.dataReceived(data)
+        return transport
+
+    def begin(self, head: str) -> StringTransport:
+        """Send the head of a request on a connection of its own."""
         transport = StringTransport()
         channel = self.site.buildProtocol(None)
         assert channel is not None
         self.channel = channel
         channel.makeConnection(transport)
-        head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-        channel.dataReceived(
-            f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
-        )
+        channel.dataReceived(head.encode())
         return transport
 
     def read(self, transport: StringTransport) -> tuple[int, list[Document]]:
@@ -186,9 +199,55 @@ class ResourceTests(SynchronousTestCase):
             ("/get", GET | {"output": 1}),
             ("/get", [1]),
             ("/device/admit", {}),
+            ("/share", {"paths": ["/a\0b"]}),
+            ("/share", {"paths": ["/a\ud800"]}),
+            ("/get", GET | {"what": "a\0b"}),
+            ("/get", GET | {"what": "\udcff"}),
+            ("/get", GET | {"output": "/a\0b"}),
+            ("/get", GET | {"output": "/a\ud800"}),
+            ("/get", GET | {"directory": "/a\0b"}),
+            ("/get", GET | {"from_peer": "\udcff"}),
+            ("/ping", {"peer": "\udcff", "timeout": 3}),
+            ("/device/admit", {"request": "\udcff"}),
         ):
             _, code = self.error(self.ask("POST", target, body))
             self.assertEqual(code, Usage.code, (target, body))
+
+    def test_strange_paths(self) -> None:
+        """A path may be any bytes that a file system takes."""
+        strange = os.fsdecode(b"/a\xff\\\n")
+        self.ask("POST", "/share", {"paths": [strange]})
+        self.assertEqual(self.view.paths, [strange])
+        self.ask("POST", "/get", GET | {"output": strange})
+        assert self.view.request is not None
+        self.assertEqual(self.view.request.output, strange)
+
+    def test_too_large(self) -> None:
+        """A body that is too large is refused at once, and none of it is kept."""
+        spooled: list[int | None] = []
+
+        def content_file(length: int | None) -> BytesIO:
+            spooled.append(length)
+            return BytesIO()
+
+        self.patch(http, "_getContentFile", content_file)
+        length = f"Content-Length: {BODY_LIMIT + 1}"
+        for header in (length, "Transfer-Encoding: chunked"):
+            head = f"POST /share HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n"
+            transport = self.begin(head)
+            message, code = self.error(transport)
+            self.assertIn("too large", message)
+            self.assertEqual(code, Usage.code)
+            self.assertTrue(transport.disconnecting)
+            self.channel.dataReceived(b"x" * 1000)
+        self.assertEqual(self.view.paths, [])
+        self.assertEqual(spooled, [0, 0])
+
+    def test_malformed(self) -> None:
+        """What the node finds malformed is said as it is, and is no bug."""
+        transport = self.ask("POST", "/get", GET)
+        self.view.work.errback(Malformed("device bundle", "has too much"))
+        self.assertEqual(self.error(transport), ("device bundle: has too much", 1))
 
     @given(st.binary(max_size=200))
     @settings(max_examples=50)
@@ -313,6 +372,29 @@ class SocketTests(TestCase):
             await asking, [{"progress": {"done": 1}}, {"done": {"files": []}}]
         )
 
+    @starting
+    async def test_long_answers(self) -> None:
+        """A long answer comes through; one beyond all bounds is told as that."""
+        files = [f"{'n' * 40}{number}" for number in range(200_000)]
+        done = {"files": files}
+        self.view.files = lambda: succeed(done)  # type: ignore[method-assign]
+        self.view.get = lambda request, report: succeed(done)  # type: ignore[method-assign]
+
+        def ls() -> Document:
+            return self.client.get("/files")
+
+        def get() -> list[Document]:
+            return list(self.client.stream("/get", GET))
+
+        self.assertEqual((await self.in_thread(ls))["files"], files)
+        self.assertEqual((await self.in_thread(get))[-1]["done"]["files"], files)
+        self.patch(control_client, "ANSWER_LIMIT", 1 << 20)
+        for ask in (ls, get):
+            error = await self.assertFailure(self.in_thread(ask), Failed)
+            self.assertEqual(
+                str(error), "the node's answer is too long: it is over 1 MiB"
+            )
+
     def started(self, asking: Deferred[Any]) -> None:
         """Report and end, once the request has come."""
         real: Any = reactor
@@ -369,6 +451,13 @@ class SocketTests(TestCase):
         await self.assertFailure(
             self.in_thread(lambda: self.client.get("/status")), NotRunning
         )
+
+    @starting
+    async def test_name_that_is_no_text(self) -> None:
+        """Bytes that are no UTF-8 name nobody, which is said in words."""
+        asking = self.in_thread(lambda: self.client.get("/explain", {"peer": "\udcff"}))
+        error = await self.assertFailure(asking, Failed)
+        self.assertIn("no peer is called", str(error))
 
     def test_owner_alone(self) -> None:
         """Nobody else may open the socket."""

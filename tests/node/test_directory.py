@@ -155,6 +155,15 @@ class LockTests(DirectoryTestCase):
             self.assertEqual([each.exists() for each in litter], [False, False])
         self.assertTrue(kept.exists())
 
+    def test_sweeps_files_alone(self) -> None:
+        """What only has the name of a leftover stays, and blocks nobody."""
+        folder, link = (self.directory.path / f".{n}.wherry-new" for n in "xy")
+        folder.mkdir()
+        link.symlink_to(folder)
+        with self.directory.lock():
+            self.assertTrue(folder.is_dir())
+            self.assertTrue(link.is_symlink())
+
     def test_marker(self) -> None:
         """The marker of an init goes once there is a node, and not before."""
         marker = self.directory.path / MARKER
@@ -197,6 +206,18 @@ class FileTests(DirectoryTestCase):
         """A file beyond the limit is not taken into memory."""
         self.directory.write_file("big", b"x" * 11)
         self.assertRaises(Failed, self.directory.read_file, "big", limit=10)
+
+    def test_chunks(self) -> None:
+        """A file of any size is read piece by piece; the same files are refused."""
+        self.directory.write_file("a", b"abcdefgh")
+        self.assertEqual(
+            list(self.directory.read_chunks("a", 3)), [b"abc", b"def", b"gh"]
+        )
+        self.assertEqual(list(self.directory.read_chunks("missing", 3)), [])
+        (self.directory.path / "folder").mkdir()
+        (self.directory.path / "link").symlink_to("a")
+        for name in ("folder", "link"):
+            self.assertRaises(Untrusted, list, self.directory.read_chunks(name, 3))
 
     def test_refused(self) -> None:
         """Links, folders, pipes and files open to others are refused."""

@@ -58,7 +58,7 @@ class EmbeddedTests(TestCase):
             with self.assertRaisesRegex(NotFound, "has 'film.mkv'"):
                 await desk.get("film.mkv", to="/tmp")
             await laptop.service.stopService()
-            with self.assertRaisesRegex(Unreachable, "film.mkv': laptop "):
+            with self.assertRaisesRegex(Unreachable, "film.mkv': laptop"):
                 await desk.get("film.mkv", to="/tmp")
             listed = await desk.files()
             self.assertEqual(listed["files"], [])

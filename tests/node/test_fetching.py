@@ -1,6 +1,7 @@
 """Tests of node.fetching: one file, from peers that may do anything."""
 
 import random
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
@@ -10,10 +11,12 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import ResponseFailed
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
-from broker.errors import NotConnected, PeerRefusedUs, RequestFailed
+from broker.errors import NotConnected, NotHTTP, PeerRefusedUs, RequestFailed
 from node.errors import (
     Failed,
     Integrity,
@@ -24,7 +27,7 @@ from node.errors import (
 )
 from node.fetching import Fetched, Progress, RemoteFile, fetch
 from node.landing import Target, TargetExists, part_name
-from protocols.fileid import LEAF_SIZE, MAX_LEAVES_BYTES
+from protocols.fileid import LEAF_SIZE, MAX_LEAVES_BYTES, MAX_SIZE, Leaves
 from protocols.nodeid import NodeID
 from tests.node.sources import (
     CHUNK,
@@ -39,6 +42,7 @@ from tests.node.sources import (
 )
 from tests.protocols.test_fileid import leaves_of
 
+ONE = NodeID("a" * 52)
 CONTENT = random.Random(1).randbytes(4 * LEAF_SIZE + 77)
 LEAVES = leaves_of(CONTENT)
 WRONG = CONTENT[: 2 * LEAF_SIZE] + b"!" + CONTENT[2 * LEAF_SIZE + 1 :]
@@ -90,10 +94,12 @@ class FetchCase(SynchronousTestCase):
         name: str = "film",
         in_thread: Any = at_once,
         force: bool = False,
+        listed: dict[NodeID, int] | None = None,
     ) -> Deferred[Fetched]:
-        """Fetch it from them."""
+        """Fetch it from them, some of whom listed it with another size."""
         id = leaves_of(content).id
-        what = RemoteFile(id, name, 1, "text/plain", (NodeID("a" * 52),))
+        holders = {source.node: len(content) for source in sources} | (listed or {})
+        what = RemoteFile(id, name, len(content), "text/plain", holders)
         return fetch(
             what,
             sources,
@@ -136,6 +142,13 @@ def instead(
         return None
 
     return fault
+
+
+def no_http() -> RequestFailed:
+    """What a request fails with when something else than HTTP comes."""
+    failed = RequestFailed("laptop: answered with something else than HTTP")
+    failed.__cause__ = ResponseFailed([Failure(NotHTTP("something else"))])
+    return failed
 
 
 class WholeTests(FetchCase):
@@ -304,6 +317,55 @@ class BadPeerTests(FetchCase):
             self.replaced_by_next(Integrity, fault, [None])
             self.assertEqual([each.flow and each.flow.given for each in made], [0, 0])
 
+    def test_other_size_than_listed(self) -> None:
+        """Leaf hashes of another number than the listed size has aren't read."""
+        made: list[Answer] = []
+
+        def make() -> Answer:
+            made.append(Answer(200, repeat(bytes(CHUNK)), MAX_LEAVES_BYTES))
+            return made[-1]
+
+        bad = self.source(fault=instead(leaves_path(LEAVES.id), make))
+        problem = self.failure(Integrity, self.fetch(bad))
+        self.assertIn("laptop listed it with another size", str(problem))
+        self.assertEqual([each.flow and each.flow.given for each in made], [0])
+
+    def test_listed_size_of_another(self) -> None:
+        """A peer that lied in its list harms no other holder."""
+        liar = MemorySource({"film": CONTENT}, "laptop", NodeID("b" * 51 + "a"))
+        good = self.source(nickname="nas")
+        fetching = self.fetch(liar, good, listed={liar.node: 1 << 40})
+        self.assertEqual(self.successResultOf(fetching).sources, ("nas",))
+
+    def test_leaf_hashes_in_memory(self) -> None:
+        """Two copies of the leaf hashes at most are in memory."""
+        leaves = Leaves(MAX_SIZE >> 4, bytes(MAX_LEAVES_BYTES >> 4 & ~31))
+        encoded = leaves.encode()
+        what = RemoteFile(leaves.id, "film", leaves.size, "a/b", {ONE: leaves.size})
+        source = MemorySource(
+            {},
+            node=ONE,
+            fault=lambda path, headers: (
+                answer(404, b"")
+                if path == content_path(leaves)
+                else answer(200, encoded)
+            ),
+        )
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        before, _ = tracemalloc.get_traced_memory()
+        fetching = fetch(
+            what,
+            [source],
+            Target(self.folder, "film"),
+            in_thread=at_once,
+            clock=self.clock,
+            progress=self.seen.append,
+        )
+        self.failureResultOf(fetching, WherryError)
+        _, most = tracemalloc.get_traced_memory()
+        self.assertLess(most - before, 2.2 * len(encoded))
+
     def test_unknown_length(self) -> None:
         """An answer that doesn't say how long it is isn't read."""
         for path in (leaves_path(LEAVES.id), content_path(LEAVES)):
@@ -379,6 +441,7 @@ class BadPeerTests(FetchCase):
             (NotConnected("laptop", "is not connected"), Unreachable),
             (RequestFailed("laptop: no answer"), Unreachable),
             (PeerRefusedUs("laptop", "refused us"), Untrusted),
+            (no_http(), Integrity),
         ):
             fault = instead(leaves_path(LEAVES.id), lambda problem=problem: problem)  # type: ignore[misc]
             (self.folder / "film").unlink(missing_ok=True)
@@ -433,7 +496,9 @@ class BrokenConnectionTests(FetchCase):
         self.assertNoResult(fetching)
         self.clock.advance(2)
         problem = self.failure(TimedOut, fetching)
-        self.assertIn("laptop sent next to nothing for 60 s", str(problem))
+        self.assertIn(
+            "laptop was too slow: less than 960 KiB came in 60 s", str(problem)
+        )
         self.assertTrue(source.answers[1].flow and source.answers[1].flow.stopped)
 
     def test_stall_in_leaves(self) -> None:
@@ -445,19 +510,34 @@ class BrokenConnectionTests(FetchCase):
         self.clock.advance(61)
         self.failure(TimedOut, fetching)
 
-    def test_drip(self) -> None:
-        """A byte now and then doesn't hold us for ever."""
+    def drip(self, rate: int, seconds: int) -> Deferred[Fetched]:
+        """Fetch from a peer that sends so many bytes a second, for so long."""
         source = self.source(
             fault=instead(content_path(LEAVES), lambda: self.broken(0, None))
         )
         fetching = self.fetch(source)
         flow = source.answers[-1].flow
         assert flow is not None
-        for second in range(100):
+        for second in range(seconds):
             if not fetching.called:
-                flow._protocol.dataReceived(CONTENT[second : second + 1])
+                data = CONTENT[second * rate : (second + 1) * rate]
+                flow._protocol.dataReceived(data)
             self.clock.advance(1)
-        self.failure(TimedOut, fetching)
+        return fetching
+
+    def test_drip(self) -> None:
+        """A byte now and then doesn't hold us for ever."""
+        self.failure(TimedOut, self.drip(1, 100))
+
+    def test_thin_stream(self) -> None:
+        """Nor do a thousand bytes a second, all the time."""
+        self.failure(TimedOut, self.drip(1000, 61))
+
+    def test_slow_line(self) -> None:
+        """A slow line is fast enough."""
+        rate = 17_000
+        fetched = self.successResultOf(self.drip(rate, LEAVES.size // rate + 1))
+        self.assertEqual(fetched.size, LEAVES.size)
 
     def test_cancel(self) -> None:
         """Cancelling ends the connection and keeps what came."""

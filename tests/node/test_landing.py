@@ -2,12 +2,13 @@
 
 import os
 import random
+import socket
 import stat
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from node.errors import Failed
+from node.errors import Failed, Usage
 from node.landing import (
     PART_SUFFIX,
     Landing,
@@ -19,8 +20,8 @@ from node.landing import (
     WrongLeaf,
     part_name,
 )
-from protocols.errors import Malformed
 from protocols.fileid import LEAF_SIZE, FileID
+from protocols.filename import MAX_PART_BYTES
 from tests.node.crashing import killed_after, killed_at, on_tiny_disk
 from tests.protocols.test_fileid import leaves_of
 
@@ -264,23 +265,51 @@ class ExistingTests(LandingCase):
         self.assertEqual((self.folder / "film").read_bytes(), b"mine")
 
     def test_link(self) -> None:
-        """A link under the final name is something else, wherever it leads."""
+        """A link under the final name is never replaced, wherever it leads."""
         outside = self.base / "outside"
         outside.write_bytes(b"films")
-        (self.folder / "film").symlink_to(outside)
-        self.assertRaises(TargetExists, look, self.landing(b"films"))
-        landing = self.landing(b"filmx", force=True)
-        look(landing)
-        receive(landing, b"filmx")
+        for leads_to in (outside, self.base / "nowhere"):
+            (self.folder / "film").symlink_to(leads_to)
+            self.assert_never_replaced("is a link")
+            (self.folder / "film").unlink()
         self.assertEqual(outside.read_bytes(), b"films")
-        self.assertFalse((self.folder / "film").is_symlink())
 
     def test_folder(self) -> None:
         """A folder under the final name is never replaced."""
         (self.folder / "film").mkdir()
+        self.assert_never_replaced("is a folder")
+
+    def test_pipe(self) -> None:
+        """Neither is a pipe; a device would be refused in the same way."""
+        os.mkfifo(self.folder / "film")
+        self.assert_never_replaced("is no regular file")
+
+    def test_socket(self) -> None:
+        """Neither is a socket, whose owner would lose it."""
+        here = os.open(self.folder, os.O_PATH)
+        self.addCleanup(os.close, here)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(f"/proc/self/fd/{here}/film")
+        self.assert_never_replaced("is no regular file")
+
+    def test_pipe_appeared(self) -> None:
+        """What takes the name during the transfer is not replaced either."""
+        landing = self.landing(b"films", force=True)
+        look(landing)
+        landing.write(0, b"films")
+        os.mkfifo(self.folder / "film")
+        self.assertRaises(TargetExists, landing.finish)
+
+    def assert_never_replaced(self, why: str) -> None:
+        """What has the final name stays, with force and without."""
+        before = os.lstat(self.folder / "film")
         for force in (False, True):
             landing = self.landing(b"films", force=force)
-            self.assertRaises(TargetExists, look, landing)
+            error = self.assertRaises(TargetExists, look, landing)
+            self.assertIn(why, str(error))
+            self.assertNotIn("--force", str(error))
+        self.assertTrue(os.path.samestat(before, os.lstat(self.folder / "film")))
+        self.assertEqual(self.there(), ["film"])
 
 
 class RefusedTests(LandingCase):
@@ -288,9 +317,20 @@ class RefusedTests(LandingCase):
 
     def test_names(self) -> None:
         """No name leads out, and none is that of an unfinished download."""
-        for name in ("../film", "/etc/film", "a/../../film", "a\0", ""):
-            self.assertRaises(Malformed, Target, self.folder, name)
+        for name in ("../film", "/etc/film", "a/../../film", "a\0", "", ".", "ö" * 128):
+            self.assertRaises(Usage, Target, self.folder, name)
         self.assertRaises(TargetRefused, Target, self.folder, f".x{PART_SUFFIX}")
+
+    def test_strange_names(self) -> None:
+        """A name that the user chose may be whatever a file can be called."""
+        for name in ("a\\b", "a\x1bb", "a\nb", os.fsdecode(b"a\xff"), "\u202eb"):
+            for chosen in (name, name + "x" * (MAX_PART_BYTES - 5)):
+                landing = self.landing(b"films", chosen)
+                look(landing)
+                receive(landing, b"films")
+                self.assertEqual((self.folder / chosen).read_bytes(), b"films")
+                self.assertEqual(self.there(), [chosen])
+                (self.folder / chosen).unlink()
 
     def test_linked_folder(self) -> None:
         """A link inside of the target is not followed, at any depth."""
@@ -336,12 +376,6 @@ class RefusedTests(LandingCase):
         """A target folder that isn't there is an error for the user."""
         self.folder.rmdir()
         self.assertRaises(Failed, look, self.landing(b"x"))
-
-    def test_choose(self) -> None:
-        """``-o`` names a folder to put it in, or the file itself."""
-        self.assertEqual(Target.choose(self.folder, "a/b").path, self.folder / "a/b")
-        new = self.folder / "new"
-        self.assertEqual(Target.choose(new, "a/b").path, new)
 
 
 _FULL = """

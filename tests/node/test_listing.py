@@ -7,14 +7,14 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
-from broker.errors import NotConnected
-from node.errors import Failed
-from node.listing import Listing, RemoteFile, remote_listing, select
+from broker.errors import NotConnected, PeerRefusedUs, RequestFailed
+from node.errors import Failed, Integrity, TimedOut, Unreachable, Untrusted
+from node.listing import Limits, Listing, RemoteFile, remote_listing, select
 from protocols.filename import check_name
 from protocols.nodeid import NodeID
 from tests.node.sources import CHUNK, Answer, MemorySource, answer
@@ -45,8 +45,13 @@ class ListingTests(SynchronousTestCase):
     def says(self, make: Callable[[], IResponse | BaseException]) -> Listing:
         """Ask a peer that always gives this answer."""
         peer = MemorySource({}, fault=lambda path, headers: make())
-        asking = remote_listing([peer], clock=self.clock, most_files=1000)
+        limits = Limits(entries=1000, pages=20, size=1 << 20)
+        asking = remote_listing([peer], clock=self.clock, limits=limits)
         return self.successResultOf(asking)
+
+    def problems(self, listing: Listing) -> list[str]:
+        """The faults, in words."""
+        return [fault.text for fault in listing.faults]
 
     def names(self, listing: Listing) -> list[str]:
         """The names of all files."""
@@ -58,13 +63,23 @@ class ListingTests(SynchronousTestCase):
         two = MemorySource({"b": b"same", "a": b"2"}, "nas", TWO)
         listing = self.listing(one, two)
         self.assertEqual(self.names(listing), ["a", "a", "b"])
-        self.assertEqual(listing.files[2].holders, (ONE, TWO))
+        self.assertEqual(listing.files[2].holders, {ONE: 4, TWO: 4})
         self.assertEqual(listing.files[2].id, leaves_of(b"same").id)
-        self.assertEqual((listing.files[2].size, listing.problems), (4, ()))
+        self.assertEqual((listing.files[2].size, listing.faults), (4, ()))
+
+    def test_sizes(self) -> None:
+        """Each holder is remembered with its own word for the size."""
+        lie = {"files": [entry(size=7), entry(size=8)], "next": None}
+        liar = MemorySource(
+            {}, fault=lambda path, headers: answer(200, json.dumps(lie).encode())
+        )
+        (file,) = self.listing(liar, MemorySource({"film": b"x"}, "nas", TWO)).files
+        self.assertEqual((file.size, file.holders), (7, {ONE: 7, TWO: 1}))
+        self.assertEqual(list(file.holders), [ONE, TWO])
 
     def test_pages(self) -> None:
         """Long lists come page by page, whole."""
-        files = {f"top/{number:04}": b"" for number in range(620)}
+        files = {f"top/{number:04}": b"" for number in range(2020)}
         source = MemorySource(files)
         self.assertEqual(self.names(self.listing(source)), list(files))
         self.assertEqual(len(source.asked), 3)
@@ -98,8 +113,9 @@ class ListingTests(SynchronousTestCase):
         document = {"files": [*bad, entry()], "next": None}
         listing = self.says(lambda: answer(200, json.dumps(document).encode()))
         self.assertEqual(self.names(listing), ["film"])
-        self.assertEqual(len(listing.problems), 3)
-        self.assertIn("laptop: a file was left out", listing.problems[0])
+        self.assertEqual(len(listing.faults), 3)
+        self.assertIn("laptop: a file was left out", listing.faults[0].text)
+        self.assertIs(listing.faults[0].kind, Integrity)
 
     def test_media_type(self) -> None:
         """A strange media type is not passed on."""
@@ -124,7 +140,7 @@ class ListingTests(SynchronousTestCase):
             b'{"files": [null], "next": -5}',
             b'{"files": [null], "next": 1' + b"0" * 30 + b"}",
             b'{"files": [null], "next": 1' + b"0" * 5000 + b"}",
-            json.dumps({"files": [entry()] * 251, "next": None}).encode(),
+            json.dumps({"files": [entry()] * 1001, "next": None}).encode(),
         ):
             good = MemorySource({"a": b""}, "nas", TWO)
             bad = MemorySource(
@@ -133,22 +149,37 @@ class ListingTests(SynchronousTestCase):
             )
             listing = self.listing(bad, good)
             self.assertEqual(self.names(listing), ["a"])
-            self.assertIn("laptop: list of files: ", listing.problems[-1])
+            self.assertIn("laptop: list of files: ", listing.faults[-1].text)
+            self.assertIs(listing.faults[-1].kind, Integrity)
             self.assertEqual(len(bad.asked), 1)
 
-    def test_endless_pages(self) -> None:
-        """A list that never ends, ends."""
-        row = 0
+    def endless(self, files: list[Any]) -> tuple[int, Listing]:
+        """Ask a peer that goes on with such a page; give how many were asked for."""
+        pages = 0
 
         def page() -> Answer:
-            nonlocal row
-            row += 1
-            document = {"files": [entry(name=f"{row}")] * 250, "next": row}
-            return answer(200, json.dumps(document).encode())
+            nonlocal pages
+            pages += 1
+            return answer(200, json.dumps({"files": files, "next": pages}).encode())
 
         listing = self.says(page)
-        self.assertEqual(row, 5)
-        self.assertIn("only 1000 of", listing.problems[-1])
+        return pages, listing
+
+    def test_endless_pages(self) -> None:
+        """A list that never ends, ends, and what it held until then stays."""
+        for files, most in (
+            ([entry()] * 250, 4),  # so many entries
+            ([1] * 250, 4),  # bad ones count as well
+            ([1], 20),  # so many pages
+            ([entry(name="/".join(["n" * 250] * 16))] * 100, 3),  # so many bytes
+        ):
+            pages, listing = self.endless(files)
+            self.assertEqual(pages, most)
+            told = f"only {most * len(files)} of its files are listed"
+            self.assertEqual(
+                self.problems(listing)[-1], f"laptop has a long list: {told}"
+            )
+            self.assertEqual(len(listing.files), 0 if files[0] == 1 else 1)
 
     def test_empty_endless_pages(self) -> None:
         """So does one whose pages hold nothing."""
@@ -161,27 +192,32 @@ class ListingTests(SynchronousTestCase):
 
         listing = self.says(page)
         self.assertEqual(row, 1)
-        self.assertEqual(len(listing.problems), 1)
+        self.assertEqual(len(listing.faults), 1)
 
     def test_endless_body(self) -> None:
         """A body without end is not collected."""
         for length in (UNKNOWN_LENGTH, 1 << 60):
             made = Answer(200, repeat(b"x" * CHUNK), length)
             listing = self.says(lambda made=made: made)  # type: ignore[misc]
-            self.assertIn("longer than", listing.problems[0])
+            self.assertIn("laptop: the answer is longer than", listing.faults[0].text)
             assert made.flow is not None
             self.assertTrue(made.flow.stopped)
-            self.assertLess(made.flow.given, 5 << 20)
+            self.assertLess(made.flow.given, 6 << 20)
 
-    def test_other_status(self) -> None:
-        """Refusals are told."""
-        listing = self.says(lambda: answer(403, b"{}"))
-        self.assertIn("403", listing.problems[0])
-
-    def test_not_connected(self) -> None:
-        """So is a peer that can't be asked."""
-        listing = self.says(lambda: NotConnected("laptop", "is not connected"))
-        self.assertIn("is not connected", listing.problems[0])
+    def test_kinds(self) -> None:
+        """Each fault names its peer once, and has the exit code that fits."""
+        for made, kind, text in (
+            (answer(403, b"{}"), Untrusted, "laptop does not let us have its list"),
+            (answer(404, b"{}"), Failed, "laptop does not have its list of files"),
+            (answer(500, b"{}"), Unreachable, "laptop answered 500"),
+            (NotConnected("laptop", "is away"), Unreachable, "laptop is away"),
+            (RequestFailed("laptop: no answer"), Unreachable, "laptop: no answer"),
+            (PeerRefusedUs("laptop", "refused us"), Untrusted, "laptop refused us"),
+        ):
+            (fault,) = self.says(lambda made=made: made).faults  # type: ignore[misc]
+            self.assertTrue(fault.text.startswith(text), fault.text)
+            self.assertEqual(fault.text.count("laptop"), 1)
+            self.assertIs(fault.kind, kind)
 
     def test_slow(self) -> None:
         """A list that doesn't come doesn't hold up the others for ever."""
@@ -189,12 +225,37 @@ class ListingTests(SynchronousTestCase):
             {}, fault=lambda path, headers: Answer(200, iter([]), 5, end=None)
         )
         good = MemorySource({"a": b""}, "nas", TWO)
-        asking = remote_listing([slow, good], clock=self.clock, timeout_s=20)
+        asking = remote_listing([slow, good], clock=self.clock)
+        self.clock.advance(29)
         self.assertNoResult(asking)
-        self.clock.advance(21)
+        self.clock.advance(1)
         listing = self.successResultOf(asking)
         self.assertEqual(self.names(listing), ["a"])
-        self.assertIn("in 20 s", listing.problems[0])
+        self.assertEqual(
+            self.problems(listing),
+            ["laptop did not send all of its list of files in 30 s"],
+        )
+        self.assertIs(listing.faults[0].kind, TimedOut)
+
+    def test_slow_pages(self) -> None:
+        """The time is for all pages, and those that came count."""
+        waiting: list[Deferred[IResponse]] = []
+
+        class Slow(MemorySource):
+            def request(self, *args: Any, **kwargs: Any) -> Deferred[IResponse]:
+                waiting.append(Deferred())
+                return waiting[-1]
+
+        asking = remote_listing([Slow({})], clock=self.clock)
+        for row in range(1, 4):
+            self.clock.advance(9)
+            document = {"files": [entry(name=f"{row}")], "next": row}
+            waiting[-1].callback(answer(200, json.dumps(document).encode()))
+        self.assertNoResult(asking)
+        self.clock.advance(3)
+        listing = self.successResultOf(asking)
+        self.assertEqual(self.names(listing), ["1", "2", "3"])
+        self.assertIn("in 30 s", self.problems(listing)[0])
 
     def test_cancel(self) -> None:
         """Cancelling ends all requests."""
@@ -241,7 +302,7 @@ class SelectTests(SynchronousTestCase):
     def files(self, *names: str) -> list[RemoteFile]:
         """Files of these names, all with different content."""
         return [
-            RemoteFile(leaves_of(b"%d" % number).id, name, 1, "text/plain", (ONE,))
+            RemoteFile(leaves_of(b"%d" % number).id, name, 1, "text/plain", {ONE: 1})
             for number, name in enumerate(names)
         ]
 

@@ -8,13 +8,16 @@ from unittest.mock import patch
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.trial.unittest import SynchronousTestCase
 
+from node import usednames
 from node.directory import NodeDirectory
+from node.errors import Failed
 from node.faces import NAMED, OTHERS, OWN, make_choice, make_faces
 from node.identity import Identity
 from node.peersfile import KnownPeer, Peers
 from node.settings import new_settings
 from node.usednames import FILE, UsedNames
 from protocols import callname, certificates
+from protocols.callname import RECORD
 from protocols.card import Card
 from protocols.principal import Trust
 from tests.kit import DAY, NONCES, House, today
@@ -34,7 +37,7 @@ class NodeTests(SynchronousTestCase):
 
     def used(self, now: float | None = None) -> UsedNames:
         """Open the file, as at a start of the node."""
-        used = UsedNames(self.directory, now or self.now)
+        used = UsedNames(self.directory, lambda: now or self.now)
         self.addCleanup(used.close)
         return used
 
@@ -97,7 +100,63 @@ class UsedNamesTests(NodeTests):
         """Old days are dropped at a start."""
         self.take(self.used(), self.name())
         self.assertEqual(len(self.used(self.now + 2 * DAY).records), 0)
-        self.assertEqual((self.directory.path / FILE).stat().st_size, 0)
+        self.assertEqual(self.size(), 0)
+
+    def test_old_days_while_running(self) -> None:
+        """A node that runs for years keeps three days, and what it used up in them."""
+        used, begin = self.used(), self.now
+        largest = 0
+        names: list[str] = []
+        for day in range(10):
+            self.now = begin + day * DAY
+            names = [*names[-10:], *(self.name() for _ in range(10))]
+            for name in names[-10:]:
+                self.assertEqual(self.take(used, name), OWN)
+            largest = max(largest, self.size())
+        self.assertLessEqual(largest, 3 * 10 * RECORD)
+        again = self.used()
+        for name in names:
+            self.assertIsNone(self.take(again, name))
+
+    def test_full_disk_at_midnight(self) -> None:
+        """If old days can't be dropped, names are kept all the same."""
+        used, name = self.used(), self.name()
+        self.take(used, name)
+        self.now += DAY
+        full = Failed("cannot write", "No space left on device")
+        second = self.name()
+        with patch.object(NodeDirectory, "write_file", side_effect=full):
+            self.assertEqual(self.take(used, second), OWN)
+        self.assertEqual(len(self.flushLoggedErrors(Failed)), 1)
+        for each in (name, second):
+            self.assertIsNone(self.take(self.used(), each))
+
+    def test_far_too_large(self) -> None:
+        """A file of any size is read, in bounded memory, and cut down at a start."""
+        name = self.name()
+        self.take(self.used(), name)
+        path = self.directory.path / FILE
+        good = path.read_bytes()
+        old = (1 << 24) // RECORD * RECORD
+        with path.open("wb") as file:
+            file.truncate(old)  # records of day 0
+            file.seek(old)
+            file.write(good)
+        self.assertIsNone(self.take(self.used(), name))
+        self.assertEqual(self.size(), len(good))
+
+    def test_too_many_good_ones(self) -> None:
+        """More names than can be good come from no node; the newest are kept."""
+        self.patch(usednames, "MOST", 3)
+        used, names = self.used(), [self.name() for _ in range(5)]
+        for name in names:
+            self.take(used, name)
+        self.assertEqual(len(self.used().records), 3)
+        self.assertIsNone(self.take(self.used(), names[-1]))
+
+    def size(self) -> int:
+        """The size of the file."""
+        return (self.directory.path / FILE).stat().st_size
 
 
 class FacesTests(NodeTests):

@@ -11,6 +11,7 @@ from protocols import certificates
 from protocols.card import Card
 from protocols.enrolment import (
     BUNDLE_LIMIT,
+    CARDS,
     REQUEST_LIMIT,
     DeviceBundle,
     DeviceRequest,
@@ -193,6 +194,16 @@ class DeviceBundleTests(SynchronousTestCase):
             self.assertRaises(
                 Malformed, DeviceBundle.parse, resealed(made, USER, **changes)
             )
+
+    def test_too_many_cards(self) -> None:
+        """A bundle has so many cards and no more: each of them will be called."""
+        made = bundled().signed
+        cards = [[f"d{n}", Card(NodeID.of_spki(b"%d" % n)).text()] for n in range(101)]
+        read = DeviceBundle.parse(resealed(made, USER, cards=cards[:CARDS]))
+        self.assertEqual(len(read.cards), 100)
+        text = resealed(made, USER, cards=cards)
+        error = self.assertRaises(Malformed, DeviceBundle.parse, text)
+        self.assertIn("more than 100 cards", str(error))
 
     def test_too_long(self) -> None:
         """A long text is refused before it is read."""

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import HTTPChannel
 
-from protocols.limits import Limits
+from protocols.limits import Limits, Places
 from protocols.principal import Person, Principal, Refused, Stranger
 from protocols.request import PeerRequest, Resource, anyone
 from protocols.site import PeerChannel, PeerSite
@@ -243,15 +243,33 @@ class CrowdTests(SiteCase):
     """Too many are turned away, and those who are in are not harmed."""
 
     def test_handshakes_of_one_address(self) -> None:
-        """One address has so many unfinished handshakes."""
+        """One address has so many unfinished handshakes; the oldest ones go."""
         site = self.site()
+        inside = self.caller(site)
         waiting = [self.caller(site, let_in=False) for _ in range(5)]
-        self.assertEqual([each.lost for each in waiting], [False] * 2 + [True] * 3)
-        other = self.caller(site, host="192.0.2.8")
-        self.assertEqual(other.answer("/").status, 200)
-        waiting[0].channel.handshakeCompleted()
-        self.assertEqual(waiting[0].answer("/").status, 200)
-        self.assertFalse(self.caller(site, let_in=False).lost)
+        self.assertEqual([each.lost for each in waiting], [True] * 3 + [False] * 2)
+        for late in (waiting[0], waiting[4]):
+            late.channel.handshakeCompleted()
+        self.assertEqual(waiting[4].answer("/").status, 200)
+        self.assertEqual(site.callers, [DEVICE] * 2)
+        self.assertEqual(inside.answer("/").status, 200)
+
+    def test_silent_callers(self) -> None:
+        """Silent callers without end, near or far, keep nobody out."""
+        site = self.site()
+        for number in range(200):
+            self.caller(site, let_in=False)
+            self.caller(site, let_in=False, host=f"198.51.100.{number}")
+        self.assertEqual(self.caller(site).answer("/").status, 200)
+        self.assertLess(len(site._channels), 10)
+
+    def test_silent_callers_who_need_not_go(self) -> None:
+        """The control: if they could stay, they would keep others out."""
+        self.patch(Places, "_make_room", lambda *_: None)
+        site = self.site()
+        for _ in range(2):
+            self.caller(site, let_in=False)
+        self.assertTrue(self.caller(site).lost)
 
     def test_one_principal(self) -> None:
         """A principal over the limit is told so, once; the others stay."""
@@ -277,6 +295,19 @@ class CrowdTests(SiteCase):
         over = self.caller(site)
         self.clock.advance(20)
         self.assertTrue(over.wire.disconnecting)
+
+    def test_turned_away_and_chatty(self) -> None:
+        """Who is turned away and goes on sending keeps nobody out."""
+        anna, bert = Person("anna"), Person("bert")
+        people: list[Principal] = [bert, *[anna] * 10]
+        site = self.site(principal_of=lambda _: people.pop())
+        for _ in range(3):
+            self.caller(site)
+        over = [self.caller(site) for _ in range(7)]
+        for each in over:
+            each.say(GET[:10])
+        self.assertEqual(self.caller(site).answer("/").status, 200)
+        self.assertEqual(sum(not each.lost for each in over), 1)
 
     def test_all(self) -> None:
         """The connections of everybody together are bounded."""
