@@ -196,9 +196,21 @@ class RequestTests(PeerTests):
         closed = peer.close()
         self.net.flush()
         self.successResultOf(closed)
+        self.failureResultOf(asking, RequestFailed)
+        self.failureResultOf(peer.when_connected(), NotConnected)
+
+    def test_stopping_while_dialling(self) -> None:
+        """So it does where the request still waits for a connection of its own."""
+        peer = self.start()
+        self.net.places[LAN] = None
+        asking = peer.request(b"GET", "/")
+        self.net.flush()
+        self.assertNoResult(asking)
+        closed = peer.close()
+        self.net.flush()
+        self.successResultOf(closed)
         error = self.failureResultOf(asking, RequestFailed).value
         self.assertEqual(str(error), "nas: the connection was lost")
-        self.failureResultOf(peer.when_connected(), NotConnected)
 
     def test_closing_while_connecting(self) -> None:
         """Whatever is under way when we stop is cut, in any phase."""
