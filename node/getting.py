@@ -20,12 +20,12 @@ from node.listing import (
     NotFound,
     Offer,
     RemoteFile,
+    is_id,
     remote_listing,
     select,
 )
 from node.stores.files import Entry, FileStore
 from protocols.deferreds import starting
-from protocols.errors import Malformed
 from protocols.fileid import FileID
 from protocols.nodeid import NodeID
 
@@ -92,8 +92,7 @@ async def get(
     await settle(peers, retry=True)
     if request.from_peer is not None:
         await peers[0].when_connected(_CONNECT_S, attempts=1)
-    name = None if _is_id(request.what) else request.what
-    listing = await look(peers, clock, (own, held), name)
+    listing = await look(peers, clock, (own, held), request.what)
     try:
         chosen = plan_targets(select(listing.files, request.what), request)
     except NotFound as error:
@@ -131,7 +130,7 @@ def matching(store: FileStore, wanted: str | None = None) -> list[Offer]:
     """List what the store holds: all of it, or what may be meant by a name or id."""
     if wanted is None:
         entries = _pages(store, None)
-    elif _is_id(wanted):
+    elif is_id(wanted):
         entries = store.find(FileID(wanted))
     else:
         wanted = wanted.rstrip("/")
@@ -172,7 +171,7 @@ async def look(
     peers: Sequence[Peer],
     clock: IReactorTime,
     held: tuple[NodeID, Sequence[Offer]],
-    name: str | None = None,
+    wanted: str | None = None,
 ) -> Listing:
     """List what this node and its connected peers hold.
 
@@ -180,7 +179,7 @@ async def look(
         peers: whom to ask; each that isn't connected makes a fault.
         clock: for the time limits.
         held: this node, and what it holds.
-        name: only files of this name, and those in the folder of this name.
+        wanted: only this id; or this name, and what is in the folder of this name.
 
     Returns:
         A Deferred that fires with the listing.
@@ -188,7 +187,7 @@ async def look(
     # Whoever gets lost while it is asked makes another fault.
     absent = [_absence(peer.status()) for peer in peers if not peer.connected]
     asked = [peer for peer in peers if peer.connected]
-    listing = await remote_listing(asked, clock=clock, name=name, held=[held])
+    listing = await remote_listing(asked, clock=clock, wanted=wanted, held=[held])
     return Listing(listing.files, (*absent, *listing.faults))
 
 
@@ -245,11 +244,3 @@ def _make_output(request: GetRequest) -> None:
         folder.mkdir(mode=0o777 & ~request.umask, parents=True, exist_ok=True)
     except OSError as error:
         raise Failed(f"cannot make {folder}", os.strerror(error.errno or 0)) from None
-
-
-def _is_id(text: str) -> bool:
-    try:
-        FileID(text)
-    except Malformed:
-        return False
-    return True

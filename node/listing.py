@@ -124,7 +124,7 @@ async def remote_listing(
     peers: Sequence[Source],
     *,
     clock: IReactorTime,
-    name: str | None = None,
+    wanted: str | None = None,
     held: Sequence[tuple[NodeID, Sequence[Offer]]] = (),
     limits: Limits = _LIMITS,
 ) -> Listing:
@@ -133,7 +133,7 @@ async def remote_listing(
     Args:
         peers: whom to ask.
         clock: for the time limit.
-        name: only files of this name, and those in the folder of this name.
+        wanted: only this id; or this name, and what is in the folder of this name.
         held: what is known already; comes first.
         limits: for each peer.
 
@@ -142,10 +142,7 @@ async def remote_listing(
         beyond a limit, only adds a fault to it; what it told before is in it.
         Cancelling it ends all requests.
     """
-    queries = [""]
-    if name is not None:
-        plain = quote(name, safe="")
-        queries = [f"&name={plain}", f"&under={plain}"]
+    queries = _queries(wanted)
     told = [_Told(peer, limits) for peer in peers]
     try:
         await gatherResults(
@@ -155,6 +152,24 @@ async def remote_listing(
         first.subFailure.raiseException()
     files = join([*held, *((each.peer.node, each.offers) for each in told)])
     return Listing(tuple(files), tuple(chain(*(each.faults for each in told))))
+
+
+def is_id(text: str) -> bool:
+    """Say whether a user means an id and not a name."""
+    try:
+        FileID(text)
+    except Malformed:
+        return False
+    return True
+
+
+def _queries(wanted: str | None) -> list[str]:
+    if wanted is None:
+        return [""]
+    if is_id(wanted):
+        return [f"&id={wanted}"]
+    plain = quote(wanted.rstrip("/"), safe="")
+    return [f"&name={plain}", f"&under={plain}"]
 
 
 def join(offers: Iterable[tuple[NodeID, Iterable[Offer]]]) -> list[RemoteFile]:

@@ -30,6 +30,10 @@ class Shelf:
             return ()
         return self._store.entries(after, limit, name, under)
 
+    def named(self, caller: Principal, id: FileID) -> Sequence[Entry]:
+        """List the names that a caller may see of one content."""
+        return self._store.find(id) if isinstance(caller, OwnDevice) else ()
+
     def open(self, caller: Principal, id: FileID) -> OpenFile | None:
         """Open content; None if it isn't there, or not for this caller."""
         return self._store.open(id) if isinstance(caller, OwnDevice) else None

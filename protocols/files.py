@@ -96,6 +96,9 @@ class FileSource(Protocol):
     ) -> Sequence[Entry]:
         """List what a caller may see, by row, beyond the row ``after``."""
 
+    def named(self, caller: Principal, id: FileID) -> Sequence[Entry]:
+        """List the names that a caller may see of one content."""
+
     def open(self, caller: Principal, id: FileID) -> OpenFile | None:
         """Open content; None if it isn't there, or not for this caller."""
 
@@ -107,9 +110,15 @@ def files(source: FileSource) -> list[Resource]:
         query = request.decision.query
         after = _number(query.get("after", "0"), 0, (1 << 63) - 1)
         limit = _number(query.get("limit", str(PAGE)), 1, PAGE)
-        found = source.entries(
-            request.caller, after, limit, query.get("name"), query.get("under")
-        )
+        if "id" in query:
+            named = source.named(request.caller, _id(query["id"]))
+            found = [each for each in named if each.row > after][:limit]
+        else:
+            found = list(
+                source.entries(
+                    request.caller, after, limit, query.get("name"), query.get("under")
+                )
+            )
         page = _page(found)
         more = len(found) == limit or len(page) < len(found)
         shown = [
@@ -148,7 +157,7 @@ def files(source: FileSource) -> list[Resource]:
 
         _send(request, f"{id}/leaves", _BINARY, len(data), read, lambda: None)
 
-    keys = frozenset({"after", "limit", "name", "under"})
+    keys = frozenset({"after", "limit", "id", "name", "under"})
     return [
         Resource("/files/", "GET HEAD", acquaintances, listing, keys),
         Resource("/files/{}", "GET HEAD", acquaintances, content),
@@ -176,11 +185,15 @@ def _page(entries: Sequence[Entry]) -> Sequence[Entry]:
     return entries
 
 
-def _opened(source: FileSource, request: PeerRequest) -> tuple[FileID, OpenFile]:
+def _id(text: str) -> FileID:
     try:
-        id = FileID(request.decision.parts[0])
+        return FileID(text)
     except Malformed:
         raise not_found() from None
+
+
+def _opened(source: FileSource, request: PeerRequest) -> tuple[FileID, OpenFile]:
+    id = _id(request.decision.parts[0])
     file = source.open(request.caller, id)
     if file is None:
         raise not_found()

@@ -179,13 +179,14 @@ class MemorySource:
 
     def _list(self, query: Mapping[str, list[str]]) -> bytes:
         after, limit = int(query["after"][0]), int(query["limit"][0])
-        name, under = query.get("name"), query.get("under")
+        name, under, id = query.get("name"), query.get("under"), query.get("id")
         rows = [
             (row, each)
             for row, each in enumerate(self.files, 1)
             if row > after
             and (name is None or each == name[0])
             and (under is None or each.startswith(under[0] + "/"))
+            and (id is None or leaves_of(self.files[each]).id.text == id[0])
         ]
         page = rows[:limit]
         files = [

@@ -39,7 +39,7 @@ class ListingTests(SynchronousTestCase):
 
     def listing(self, *peers: MemorySource, name: str | None = None) -> Listing:
         """Ask and wait."""
-        asking = remote_listing(peers, clock=self.clock, name=name)
+        asking = remote_listing(peers, clock=self.clock, wanted=name)
         return self.successResultOf(asking)
 
     def says(self, make: Callable[[], IResponse | BaseException]) -> Listing:
@@ -66,6 +66,16 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual(listing.files[2].holders, {ONE: 4, TWO: 4})
         self.assertEqual(listing.files[2].id, leaves_of(b"same").id)
         self.assertEqual((listing.files[2].size, listing.faults), (4, ()))
+
+    def test_wanted(self) -> None:
+        """Only what may be meant is asked for: an id, or a name with a slash or none."""
+        source = MemorySource({"top/a": b"1", "top": b"2", "b": b"1"})
+        for wanted, names in (
+            (leaves_of(b"1").id.text, ["b", "top/a"]),
+            ("top/", ["top", "top/a"]),
+            ("b", ["b"]),
+        ):
+            self.assertEqual(self.names(self.listing(source, name=wanted)), names)
 
     def test_sizes(self) -> None:
         """Each holder is remembered with its own word for the size."""

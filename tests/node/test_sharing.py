@@ -1,6 +1,7 @@
 """Tests of node.sharing."""
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -226,6 +227,8 @@ class ShareTests(StoreCase):
         os.chdir(self.base)
         os.mkdir("top")
         os.chdir("top")
+        # Trial can't remove a tree this deep.
+        self.addCleanup(shutil.rmtree, self.base / "top")
         for _ in range(30):
             os.mkdir("d" * 200)
             os.chdir("d" * 200)

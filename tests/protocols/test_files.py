@@ -91,6 +91,11 @@ class FakeSource:
         ]
         return found[:limit]
 
+    def named(self, caller: Principal, id: FileID) -> list[FakeEntry]:
+        """List the names of one content."""
+        found = (each for each in self.rows if each.id == id)
+        return [each for each in found if self._seen(caller, each)]
+
     def open(self, caller: Principal, id: FileID) -> FakeFile | None:
         """Open what a caller sees."""
         if not any(self._seen(caller, each) for each in self.rows if each.id == id):
@@ -186,6 +191,9 @@ class ListTests(FilesCase):
         for name in ("top/a", "top/b c", "top"):
             self.add(name.encode(), name)
         self.assertEqual(self.page("/files/?name=top"), (["top"], None))
+        (id,) = (each.id for each in self.files.rows if each.name == "top/a")
+        self.assertEqual(self.page(f"/files/?id={id}"), (["top/a"], None))
+        self.assertEqual(self.page(f"/files/?id={id}&after=99"), ([], None))
         self.assertEqual(self.page("/files/?under=top"), (["top/a", "top/b c"], None))
         self.assertEqual(self.page("/files/?name=top/b+c"), (["top/b c"], None))
 
