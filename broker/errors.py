@@ -9,7 +9,7 @@ from twisted.internet import defer, error
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
 
-from broker.routes import Route
+from broker.routes import NO_INTERFACE, Route
 from protocols import tls
 from protocols.errors import ProtocolError, excerpt
 from protocols.nodeid import NodeID
@@ -132,6 +132,10 @@ class PeerRefusedUs(NotConnected):
     """The peer answered and doesn't let us in."""
 
 
+class TooLate(NotConnected):
+    """There was no connection in time, and no failure either."""
+
+
 class Barred(NotConnected):
     """This node itself may dial none of the routes that are known."""
 
@@ -153,7 +157,7 @@ _ALERTS = {
     "access denied": "it does not let us in",
     "decrypt error": "it does not take our certificate's signature",
     "handshake failure": "it does not take the name that we called it by "
-    "(compare the clocks; or this device was removed there)",
+    "(has it accepted its bundle? do the clocks agree?)",
     "unrecognized name": "it does not take the name that we called it by",
 }
 
@@ -291,7 +295,8 @@ def summarize(
             return PeerRefusedUs(who, f"refused us: {explain(cause)}", reasons)
     if reasons:
         why = "; ".join(f"{route}: {reason}" for route, reason in reasons)
-        if not failures and isinstance(problem, RaceFailed):
+        forbidden = all(reason != NO_INTERFACE for _, reason in reasons)
+        if not failures and isinstance(problem, RaceFailed) and forbidden:
             return Barred(who, f"must not be called: {why}", reasons)
     elif isinstance(problem, RaceFailed):
         why = "nobody has said where it is"

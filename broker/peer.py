@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
 from broker.calling import Calling, Phase, make_machine
-from broker.errors import Mistrusted, NotConnected, PeerRefusedUs
+from broker.errors import Mistrusted, NotConnected, PeerRefusedUs, TooLate
 from broker.generation import Generation, Issuer
 from broker.handlers import Handlers
 from broker.merge import PeerRecord
@@ -196,7 +196,7 @@ class Peer:
         return waiting.addTimeout(timeout, self._clock, self._too_late)
 
     def _too_late(self, _: object, timeout: float) -> None:
-        raise self._calling.error or NotConnected(
+        raise self._calling.error or TooLate(
             self.nickname, f"can't be reached: no connection within {timeout:g} s"
         )
 

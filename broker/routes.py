@@ -19,6 +19,9 @@ ORDER: Final[tuple[RouteKind, ...]] = (
 )
 """Kinds of routes, best first, where the user says nothing."""
 
+NO_INTERFACE: Final = "no interface is up"
+"""Why a link-local hint can't be dialled just now; nobody forbids it."""
+
 _PRIVATE: Final = ("loopback", "link-local", "lan")
 
 
@@ -114,5 +117,5 @@ def _why_not(sourced: SourcedHint, record: PeerRecord, policy: Policy) -> str:
     if hint.needs_scope:
         return "no interface is named: write the hint with % and one in override.yaml"
     if hint.scope == ANY_INTERFACE and not policy.interfaces:
-        return "no interface is up"
+        return NO_INTERFACE
     return ""

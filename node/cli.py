@@ -89,7 +89,7 @@ def wherry() -> None:
       wherry share film.mkv         offer a file to your other devices
       wherry get film.mkv           fetch it there, verified, resumed if cut
       wherry explain laptop         why is it (not) connected?
-      wherry demo                   see all of it work in half a minute
+      wherry demo                   see all of it work on this computer
 
     \b
     Exit codes:

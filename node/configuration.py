@@ -1,12 +1,15 @@
 """Everything in a node directory that a node starts from, read and checked."""
 
-from attrs import evolve, frozen
+from collections.abc import Mapping
+
+from attrs import evolve, field, frozen
 
 from broker.merge import PeerRecord, Statement, merge
 from node.directory import NodeDirectory
-from node.errors import Failed
+from node.errors import Failed, WherryError
 from node.identity import Identity
 from node.peersfile import Peers, load_peers
+from node.settings import FILE as SETTINGS
 from node.settings import Settings, load_settings
 from override.document import DocumentError
 from override.override import FILE as OVERRIDE
@@ -21,6 +24,7 @@ class Configuration:
     identity: Identity
     peers: Peers
     override: Override
+    _read: Mapping[str, bytes | None] = field(repr=False)
 
     @classmethod
     def load(cls, directory: NodeDirectory) -> "Configuration":
@@ -30,10 +34,23 @@ class Configuration:
             WherryError: something is missing, wrong, or open to others.
         """
         directory.require()
+        read = {name: directory.read_file(name) for name in (SETTINGS, OVERRIDE)}
         settings = load_settings(directory)
         identity = Identity.load(directory)
         peers = load_peers(directory)
-        return cls(settings, identity, peers, load_override(directory, peers))
+        return cls(settings, identity, peers, load_override(directory, peers), read)
+
+    def with_new_peers(self, directory: NodeDirectory) -> "Configuration":
+        """Take up the peers and the identity; all else counts from the next start."""
+        return evolve(
+            self, identity=Identity.load(directory), peers=load_peers(directory)
+        )
+
+    def changed(self, directory: NodeDirectory) -> list[str]:
+        """List the user's files that are not any more what was read."""
+        return [
+            name for name, data in self._read.items() if _now(directory, name) != data
+        ]
 
     def renewed(self, directory: NodeDirectory, now: float) -> "Configuration":
         """Renew the certificates that need it; call it with the lock held."""
@@ -56,6 +73,13 @@ class Configuration:
             )
             for node in nodes
         ]
+
+
+def _now(directory: NodeDirectory, name: str) -> bytes | None:
+    try:
+        return directory.read_file(name)
+    except WherryError:
+        return b""  # what can't be read is not what was read
 
 
 def load_override(directory: NodeDirectory, peers: Peers) -> Override:

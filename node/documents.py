@@ -122,6 +122,8 @@ def admission(asked: "Admission") -> Document:
     return {
         "node": asked.node.text,
         "nickname": asked.nickname,
+        "called": asked.called,
+        "others": list(asked.others),
         "words": asked.words,
         "user_words": asked.user_words,
     }

@@ -47,10 +47,14 @@ class Admission:
     Attributes:
         node: who asks.
         nickname: what it calls itself.
+        called: what it will be called here: another name if that one is taken.
+        others: nicknames of the own devices that will not know of it.
     """
 
     node: NodeID
     nickname: str
+    called: str
+    others: tuple[str, ...]
     _request: bytes = field(repr=False)
     _user_ca: bytes = field(repr=False)
     _directory: NodeDirectory = field(repr=False)
@@ -169,10 +173,14 @@ def admit(
         Untrusted: a signature in it does not match.
     """
     with directory.lock():
-        asked, identity, _ = _check_admission(directory, text)
+        asked, identity, peers = _check_admission(directory, text)
+        own = load_settings(directory).nickname
+    after = _with_device(peers, asked, own, now)
     return Admission(
         asked.card.node,
         suggested(asked.card),
+        after.nicknames_of([asked.card.node])[0],
+        after.nicknames_of(after.devices - {asked.card.node}),
         asked.signed.digest,
         key_id(identity.user_ca),
         directory,
@@ -220,8 +228,7 @@ def _admit(
     # Written down before the certificate leaves: a user CA that has certified
     # anybody is never discarded, whatever becomes of peers.yaml.
     _record_admission(directory, node, device, now)
-    peer = KnownPeer(suggested(asked.card), "device", asked.card, int(now))
-    peers = peers.add(peer, reserved=[settings.nickname])
+    peers = _with_device(peers, asked, settings.nickname, now)
     save_peers(directory, peers)
     own = card_of(identity, settings, hints_now(settings, places))
     cards = [(settings.nickname, own)]
@@ -232,6 +239,11 @@ def _admit(
     ]
     bundle = DeviceBundle.make(asked, device, identity.user_ca, cards, user_key)
     return bundle.signed.text()
+
+
+def _with_device(peers: Peers, asked: DeviceRequest, own: str, now: float) -> Peers:
+    peer = KnownPeer(suggested(asked.card), "device", asked.card, int(now))
+    return peers.add(peer, reserved=[own])
 
 
 def _check_admission(
@@ -371,7 +383,11 @@ def _read_request(text: str) -> DeviceRequest:
     try:
         return DeviceRequest.parse(text)
     except Malformed as error:
-        raise Failed("this is no device request", error.why) from None
+        raise Failed(
+            "this is no device request",
+            f"it {error.why}",
+            "Make one on the new device: wherry device request > request.txt",
+        ) from None
     except BadSignature as error:
         raise Untrusted(
             "the request is refused",
@@ -384,7 +400,11 @@ def _read_bundle(text: str) -> DeviceBundle:
     try:
         return DeviceBundle.parse(text)
     except Malformed as error:
-        raise Failed("this is no device bundle", error.why) from None
+        raise Failed(
+            "this is no device bundle",
+            f"it {error.why}",
+            "Make one on the other device: wherry device admit FILE > bundle.txt",
+        ) from None
     except BadSignature as error:
         raise _refused(str(error), "Admit the request once more") from None
 

@@ -252,7 +252,7 @@ class _Fetching:
             self._target.path,
             landing.leaves.size,
             landing.kept,
-            self._resumed,
+            0 if landing.kept else self._resumed,
             tuple(self._sent),
         )
 

@@ -89,16 +89,11 @@ async def get(
         for the same again goes on from there.
     """
     held = () if request.from_peer else matching(store, request.what)
-    await settle(peers, retry=True)
-    if request.from_peer is not None:
+    if request.from_peer is not None and not peers[0].connected:
+        peers[0].nudge()
         await peers[0].when_connected(_CONNECT_S, attempts=1)
-    listing = await look(peers, clock, (own, held), request.what)
-    try:
-        chosen = plan_targets(select(listing.files, request.what), request)
-    except NotFound as error:
-        if listing.faults:
-            raise worst(listing.faults, error.what) from None
-        raise
+    files = await _find(request.what, peers, clock, (own, held))
+    chosen = plan_targets(files, request)
     _make_output(request)
     sources = {peer.node: peer for peer in peers}
     total, before, done = sum(file.size for file, _ in chosen), 0, []
@@ -126,6 +121,33 @@ async def get(
     return {"schema": 1, "files": done}
 
 
+@starting
+async def _find(
+    wanted: str,
+    peers: Sequence[Peer],
+    clock: IReactorTime,
+    held: tuple[NodeID, Sequence[Offer]],
+) -> list[RemoteFile]:
+    """Ask who is connected; only if nobody has it, wait for the others and ask them."""
+    near = [peer for peer in peers if peer.connected]
+    listing = await look(near, clock, held, wanted)
+    try:
+        return select(listing.files, wanted)
+    except NotFound:
+        asked = {peer.node for peer in near}
+        far = [peer for peer in peers if peer.node not in asked]
+        await settle(far, retry=True)
+        late = await look(far, clock, held, wanted)
+    try:
+        return select(late.files, wanted)
+    except NotFound as error:
+        if faults := (*late.faults, *listing.faults):
+            raise worst(faults, error.what) from None
+        if not peers:
+            raise Failed(error.what, "this node has no peers yet") from None
+        raise
+
+
 def matching(store: FileStore, wanted: str | None = None) -> list[Offer]:
     """List what the store holds: all of it, or what may be meant by a name or id."""
     if wanted is None:
@@ -147,18 +169,19 @@ def _pages(store: FileStore, under: str | None) -> list[Entry]:
 
 @starting
 async def settle(peers: Sequence[Peer], *, retry: bool = False) -> None:
-    """Give peers whose connection is on its way a moment.
+    """Give peers that are called for the first time a moment to connect.
 
     Args:
         peers: whom to wait for.
-        retry: whether those who wait for their next attempt get it now.
+        retry: whether those that failed before get another try, now.
     """
     waiting = []
     for peer in peers:
-        state = peer.status().state
-        if retry and state in ("waiting", "refused"):
+        status = peer.status()
+        first = status.state == "connecting" and status.last_error is None
+        if retry and status.state in ("waiting", "refused"):
             peer.nudge()
-        elif state != "connecting":
+        elif not first and not (retry and status.state == "connecting"):
             continue
         waiting.append(peer.when_connected(_CONNECT_S, attempts=1))
     for each in waiting:
@@ -194,7 +217,8 @@ async def look(
 def _absence(status: PeerStatus) -> Fault:
     """Say why a peer isn't connected."""
     name = status.nickname or status.node.short
-    return Fault(Unreachable, status.last_error or f"{name} is not connected")
+    why = status.last_error or "not connected"
+    return Fault(Unreachable, why if why.startswith(name) else f"{name}: {why}")
 
 
 @starting

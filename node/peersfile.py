@@ -85,6 +85,10 @@ class Peers:
         """Who is meant by each nickname."""
         return {peer.nickname: peer.node for peer in self.known}
 
+    def nicknames_of(self, nodes: Collection[NodeID]) -> tuple[str, ...]:
+        """What these nodes are called, in the order in which they came to be known."""
+        return tuple(peer.nickname for peer in self.known if peer.node in nodes)
+
     @property
     def devices(self) -> frozenset[NodeID]:
         """The own devices."""

@@ -1,6 +1,7 @@
 """What the user should know of and can mend: the problems of ``wherry status``."""
 
 import datetime
+from collections.abc import Sequence
 
 from attrs import frozen
 
@@ -20,12 +21,16 @@ class Problem:
 
 
 def find_problems(
-    configuration: Configuration, names_failing: str | None, now: float
+    configuration: Configuration,
+    changed: Sequence[str],
+    names_failing: str | None,
+    now: float,
 ) -> list[Problem]:
     """Look for what needs the user. Pure.
 
     Args:
         configuration: what the node runs with.
+        changed: the user's files that have changed since the start.
         names_failing: why used server names can't be kept, if they can't.
         now: seconds since the epoch.
     """
@@ -48,6 +53,14 @@ def find_problems(
                 "free some space",
             )
         )
+    found += [
+        Problem(
+            f"{name} has changed since the start, and counts from the next one",
+            name,
+            "start again: wherry down, then wherry up",
+        )
+        for name in changed
+    ]
     known = {peer.node for peer in configuration.peers.known}
     found += [
         Problem(

@@ -198,7 +198,10 @@ class Node(Service):
 
     def _problems(self) -> list[Problem]:
         return find_problems(
-            self.configuration, self._used.failing, self._reactor.seconds()
+            self.configuration,
+            self.configuration.changed(self._directory),
+            self._used.failing,
+            self._reactor.seconds(),
         )
 
     def _called(self, caller: Principal) -> None:
@@ -209,8 +212,8 @@ class Node(Service):
                     peer.nudge()
 
     def reload(self) -> None:
-        """Take up what changed in the directory's files."""
-        self.configuration = Configuration.load(self._directory)
+        """Take up the peers that came to be known."""
+        self.configuration = self.configuration.with_new_peers(self._directory)
         self._connections.show(self._faces())
         self.broker.update(self.configuration.records())
 

@@ -9,7 +9,14 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 
 from broker.broker import Broker
-from broker.errors import Barred, BrokerError, Mistrusted, PeerRefusedUs, UnknownPeer
+from broker.errors import (
+    Barred,
+    BrokerError,
+    Mistrusted,
+    PeerRefusedUs,
+    TooLate,
+    UnknownPeer,
+)
 from broker.http import read_body
 from broker.peer import Peer
 from node import documents, enrol
@@ -195,5 +202,9 @@ class View:
 
 def _for_user(error: BrokerError) -> WherryError:
     """Give what went wrong with a peer its exit code."""
-    refused = isinstance(error, Barred | Mistrusted | PeerRefusedUs)
-    return (Untrusted if refused else Unreachable)(str(error))
+    kind: type[WherryError] = Unreachable
+    if isinstance(error, Barred | Mistrusted | PeerRefusedUs):
+        kind = Untrusted
+    elif isinstance(error, TooLate):
+        kind = TimedOut
+    return kind(str(error))

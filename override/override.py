@@ -32,9 +32,9 @@ _IDENTITIES: Final = ("device",)
 _LATER_IDENTITIES: Final = ("pairwise", "anonymous")
 
 TEMPLATE: Final = """\
-# How peers are called: this file has the last word. "wherry override check"
-# says whether it is right. With a wrong one a node does not start, and one that
-# is running keeps to the last right one.
+# How peers are called: this file has the last word. A change counts from the
+# next start of the node. "wherry override check" says whether it is right; with a
+# wrong one the node does not start.
 version: 1
 
 # For all peers that have no clause of their own, or whose clause is silent:

@@ -34,6 +34,8 @@ def check_name(name: str) -> str:
     if len(name) > MAX_NAME_BYTES:
         raise _malformed(name, "is too long")
     for character in name:
+        if unicodedata.category(character) == "Cs":
+            raise _malformed(name, "is not UTF-8")
         if unicodedata.category(character) in _UNPRINTABLE:
             raise _malformed(name, f"contains the character U+{ord(character):04X}")
         if character in _TURNING:

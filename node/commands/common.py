@@ -133,6 +133,10 @@ def read_text(path: str, what: str, limit: int = 1 << 20) -> str:
         raise Failed(f"cannot read {path}", os.strerror(error.errno or 0)) from error
     if len(data) > limit:
         raise Failed(f"{path} is too large for {what}", f"over {limit} bytes")
+    if not data.strip():
+        raise Failed(
+            f"{path} is empty", "the command that should have written it failed"
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

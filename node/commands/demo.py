@@ -1,4 +1,4 @@
-"""The whole main job, in half a minute."""
+"""The whole main job, on this computer."""
 
 import click
 

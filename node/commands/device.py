@@ -93,6 +93,10 @@ def admit(directory: NodeDirectory, file: str, yes: bool, as_json: bool) -> None
         admission = enrol.admit(directory, text, now())
         asked = documents.admission(admission)
     note(f"{shown(asked['nickname'])} ({short(asked['node'])}) asks to be your device.")
+    if asked["called"] != asked["nickname"]:
+        note(
+            f"It will be called {shown(asked['called'])} here: the other name is taken."
+        )
     note(f"{REQUEST_WORDS}: {asked['words']}")
     confirm("Does the new device show the same three words?", yes=yes)
     if admission is None:
@@ -108,6 +112,11 @@ def admit(directory: NodeDirectory, file: str, yes: bool, as_json: bool) -> None
     note(
         "Next, on the new device, which will show these words: wherry device accept FILE"
     )
+    if others := ", ".join(map(shown, asked["others"])):
+        note(
+            f"{others} can be called by it, and will not call it before they are told "
+            "of it: repeat request, admit and accept for each of them"
+        )
 
 
 @device.command()

@@ -60,9 +60,10 @@ def share(directory: NodeDirectory, paths: tuple[str, ...], as_json: bool) -> No
             [shown(each["name"]), size(each["size"]), each["id"]]
             for each in done["files"]
         ]
-        say(table(rows[:LINES]))
-        if len(rows) > LINES:
-            say(f"and {len(rows) - LINES} more; see: wherry ls")
+        most = _lines()
+        say(table(rows[:most]))
+        if len(rows) > most:
+            say(f"and {len(rows) - most} more; see: wherry ls")
     for each in done["skipped"]:
         note(f"not shared: {shown(each['path'])}: {shown(each['why'])}")
 
@@ -101,6 +102,8 @@ def ls(directory: NodeDirectory, as_json: bool) -> None:
             for each in document["files"]
         ]
         say(table([["NAME", "SIZE", "HELD BY", "ID"], *rows]))
+    elif document.get("problems"):
+        say("no files that can be listed now")
     else:
         say("no files yet: wherry share PATH")
     for problem in document.get("problems", []):
@@ -161,10 +164,16 @@ def get(
     if as_json:
         print_json(done)
         return
-    for each in done["files"][:LINES]:
+    most = _lines()
+    for each in done["files"][:most]:
         say(_fetched(each))
-    if len(done["files"]) > LINES:
-        say(f"and {len(done['files']) - LINES} more")
+    if len(done["files"]) > most:
+        say(f"and {len(done['files']) - most} more")
+
+
+def _lines() -> int:
+    """Give how many files are named: in a pipe all of them."""
+    return LINES if sys.stdout.isatty() else sys.maxsize
 
 
 def _follow(directory: NodeDirectory, path: str, body: Document) -> Document:

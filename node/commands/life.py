@@ -150,7 +150,9 @@ def up(
     if document["peers"]:
         say("  next  wherry status, wherry share PATH, wherry ls")
     else:
-        say("  next  on your other device: wherry init, then wherry device request")
+        say(
+            "  next  to add another device: wherry up there, then wherry device request"
+        )
 
 
 @click.command()

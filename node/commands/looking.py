@@ -20,6 +20,8 @@ from node.errors import NotRunning
 from node.units import span, table
 
 Document = dict[str, Any]
+WIDE = 100
+"""How many characters of an error the status shows."""
 
 
 @click.command()
@@ -194,10 +196,15 @@ def _where(peer: Document) -> str:
     if peer.get("last_seen") is not None:
         parts.append(f"last seen {span(max(now() - peer['last_seen'], 0))} ago")
     if peer.get("last_error"):
-        parts.append(shown(peer["last_error"]))
+        parts.append(_cut(shown(peer["last_error"]), called(peer)))
     if peer.get("next_attempt_s") is not None:
         parts.append(f"next attempt in {span(peer['next_attempt_s'])}")
     return "; ".join(parts) or "-"
+
+
+def _cut(why: str, name: str) -> str:
+    """Keep a line of the status a line."""
+    return why if len(why) <= WIDE else f"{why[:WIDE]}… (wherry explain {name})"
 
 
 def _problem(problem: Document) -> str:

@@ -139,7 +139,7 @@ class ConfigurationTests(NodeTests):
         nas, other = loaded.records()
         self.assertEqual(nas.ignored, "override.yaml:3")
         self.assertEqual((other.node, other.own), (stranger, False))
-        (problem,) = find_problems(loaded, None, self.now)
+        (problem,) = find_problems(loaded, [], None, self.now)
         self.assertIn("override.yaml:4 names", problem.what)
 
     def test_broken_override(self) -> None:
@@ -147,11 +147,23 @@ class ConfigurationTests(NodeTests):
         with self.assertRaisesRegex(Failed, r"override\.yaml:2:"):
             self.override("version: 1\nnonsense: 2\n")
 
+    def test_changed(self) -> None:
+        """The user's files are compared with what was read of them."""
+        loaded = Configuration.load(self.directory)
+        self.assertEqual(loaded.changed(self.directory), [])
+        self.directory.write_file(OVERRIDE, b"nonsense")
+        (changed,) = loaded.changed(self.directory)
+        (problem,) = find_problems(loaded, [changed], None, self.now)
+        self.assertIn("override.yaml has changed", problem.what)
+        loaded.with_new_peers(self.directory)  # a wrong override is no hindrance
+        (self.directory.path / OVERRIDE).chmod(0o666)
+        self.assertEqual(loaded.changed(self.directory), [OVERRIDE])
+
     def test_problems(self) -> None:
         """A certificate that ends soon, and names that can't be kept."""
         loaded = Configuration.load(self.directory)
-        self.assertEqual(find_problems(loaded, None, self.now), [])
-        (ending,) = find_problems(loaded, None, loaded.identity.end - DAY)
+        self.assertEqual(find_problems(loaded, [], None, self.now), [])
+        (ending,) = find_problems(loaded, [], None, loaded.identity.end - DAY)
         self.assertIn("ends on", ending.what)
-        (full,) = find_problems(loaded, "No space left on device", self.now)
+        (full,) = find_problems(loaded, [], "No space left on device", self.now)
         self.assertIn("No space left", full.what)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from attrs import define
+from attrs import Factory, define, evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -43,6 +43,31 @@ class FakePeer(MemorySource):
         return PeerStatus(
             self.node, self.nickname, "ignored", nothing, self.away, None, None, None
         )
+
+
+@define
+class Sleeper(FakePeer):
+    """A peer that is away and comes when it is called."""
+
+    coming: Deferred[None] = Factory(Deferred)
+    nudges: int = 0
+
+    def status(self) -> PeerStatus:
+        """It waits for its next attempt."""
+        return evolve(super().status(), state="waiting")
+
+    def nudge(self) -> None:
+        """Call it."""
+        self.nudges += 1
+
+    def when_connected(self, timeout: float, attempts: int) -> Deferred[None]:
+        """Wait for it."""
+        return self.coming
+
+    def come(self) -> None:
+        """It is there."""
+        self.away = None
+        self.coming.callback(None)
 
 
 class GettingTests(SynchronousTestCase):
@@ -98,6 +123,22 @@ class GettingTests(SynchronousTestCase):
         good = FakePeer({"film": b"film"}, "nas", OTHER)
         getting = self.get(slow, FakePeer({}, away="it is asleep"), good)
         self.clock.advance(30)
+        (done,) = self.successResultOf(getting)["files"]
+        self.assertEqual(done["from"], ["nas"])
+
+    def test_nobody_is_waited_for(self) -> None:
+        """Who is away keeps nobody waiting who gets it from another."""
+        sleeper = Sleeper({}, "nas", OTHER, away="nas is asleep")
+        self.successResultOf(self.get(FakePeer({"film": b"film"}), sleeper))
+        self.assertEqual(sleeper.nudges, 0)
+
+    def test_waited_for(self) -> None:
+        """Who is away is called if nobody else has it."""
+        sleeper = Sleeper({"film": b"film"}, "nas", OTHER, away="nas is asleep")
+        getting = self.get(FakePeer({"other": b""}), sleeper)
+        self.assertNoResult(getting)
+        self.assertEqual(sleeper.nudges, 1)
+        sleeper.come()
         (done,) = self.successResultOf(getting)["files"]
         self.assertEqual(done["from"], ["nas"])
 

@@ -191,7 +191,7 @@ class ListTests(FilesCase):
         for name in ("top/a", "top/b c", "top"):
             self.add(name.encode(), name)
         self.assertEqual(self.page("/files/?name=top"), (["top"], None))
-        (id,) = (each.id for each in self.files.rows if each.name == "top/a")
+        id = leaves_of(b"top/a").id
         self.assertEqual(self.page(f"/files/?id={id}"), (["top/a"], None))
         self.assertEqual(self.page(f"/files/?id={id}&after=99"), ([], None))
         self.assertEqual(self.page("/files/?under=top"), (["top/a", "top/b c"], None))
