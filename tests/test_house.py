@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import os
 import subprocess
 from pathlib import Path
 
@@ -114,7 +115,10 @@ class SkipTests(SynchronousTestCase):
         self.assertEqual(unexplained("PASSED (successes=3)"), set())
         SKIPS["tests.a.BTests.test_c"] = "why"
         self.addCleanup(SKIPS.pop, "tests.a.BTests.test_c")
+        self.patch(os, "geteuid", lambda: 1000)
         self.assertEqual(unexplained(self.OUTPUT), {"tests.a.BTests.test_d"})
+        self.patch(os, "geteuid", lambda: 0)
+        self.assertEqual(len(unexplained(self.OUTPUT)), 2)
 
     def test_bytes_and_text(self) -> None:
         """A comparison in our own code is named, one in a library isn't."""
