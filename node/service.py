@@ -1,5 +1,6 @@
 """The node: composes its parts, starts them in order and ends them together."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
@@ -61,10 +62,13 @@ class Node(Service):
         self._directory = directory
         self._draw = draw
         self._held = ExitStack()
+        self._closing: list[Callable[[], Deferred[None]]] = []
         self._renewal: IDelayedCall | None = None
 
     def startService(self) -> None:
         """Start as a part of twistd.
+
+        An endpoint that takes its time may fail later; that ends the process.
 
         Raises:
             WherryError: the node can't start.
@@ -72,50 +76,60 @@ class Node(Service):
         if self.running:
             return
         failures: list[Failure] = []
-        self.start().addErrback(failures.append)
+        starting = self.start().addErrback(failures.append)
         if failures:
             failures[0].raiseException()
+        starting.addCallback(lambda _: self._failed_late(failures))
+
+    def _failed_late(self, failures: list[Failure]) -> None:
+        for failure in failures:
+            _log.failure("the node can't start", failure)
+            self._reactor.stop()
 
     @starting
     async def start(self) -> None:
         """Take the lock, open the port, and begin to call.
 
-        The Deferred fires when the node can be called and asked. It fails with
-        a `WherryError`, and then nothing is left running.
+        The Deferred fires when the node can be called and asked, or was stopped
+        before. If it fails, nothing is left running.
         """
         super().startService()
         try:
             self._hold()
             self._compose()
             await self.port.open(self.configuration.settings.listen)
-            self.control.startService()
+            self._closing.append(self.port.close)
+            if self.running:
+                self._begin()
         except BaseException:
             super().stopService()
-            self._held.close()
+            await self._close()
             raise
+        if not self.running:
+            await self._close()
+
+    def _begin(self) -> None:
+        """Let commands ask, and call the peers."""
+        self.control.startService()
+        self._closing.append(self.control.stopService)
         self.broker.update(self.configuration.records())
         self.broker.startService()
+        self._closing.append(self.broker.stopService)
         self._renewal = self._reactor.callLater(_RENEW_S, self._renew)
         _log.info("node {node} is up", node=self.identity.node)
 
     def stopService(self) -> Deferred[None]:
         """End everything at once; fires when nothing is left."""
-        return self._stop()
+        super().stopService()
+        return self._close()
 
     @starting
-    async def _stop(self) -> None:
-        if not self.running:
-            return
-        super().stopService()
-        if self._renewal is not None:
+    async def _close(self) -> None:
+        """Close what is open, the last of it the lock."""
+        if self._renewal is not None and self._renewal.active():
             self._renewal.cancel()
-        ending = [
-            self.port.close(),
-            self.control.stopService(),
-            self.broker.stopService(),
-            self.site.close(),
-        ]
-        await gatherResults(ending, consumeErrors=True)
+        closing, self._closing = self._closing, []
+        await gatherResults([close() for close in closing], consumeErrors=True)
         self._held.close()
 
     @property
@@ -161,6 +175,7 @@ class Node(Service):
         self.site = PeerSite(
             reactor, resources, principal_of, chain_end, settings.limits, self._called
         )
+        self._closing.append(self.site.close)
         self.port = OpenPort(reactor, reactor, self._connections, self.site)
         self.broker = Broker(
             reactor,
