@@ -50,6 +50,9 @@ def run_twistd(arguments: Sequence[str]) -> None:
     finally:
         # twistd has turned them into its log.
         sys.stdout, sys.stderr = streams
+    node = config.subOptions.node
+    if node is not None and node.failure is not None:
+        node.failure.raiseException()  # it ended by itself
 
 
 def run(directory: NodeDirectory) -> None:
@@ -160,23 +163,22 @@ def _start(directory: NodeDirectory) -> bool:
         )
         writer.close()  # so that the reader sees the end
         if started.returncode != 0:
-            _raise_reported(reader)
-            raise _did_not_start(log, started.stderr)
-    process = _open_process(_pid_in_file(directory))
-    if process is None:
-        raise _did_not_start(log)
-    deadline = monotonic() + START_SECONDS
-    try:
-        while not client.answers():
-            if _ends_within(process, POLL_SECONDS):
-                raise _did_not_start(log)
-            if monotonic() > deadline:
-                raise TimedOut(
-                    f"the node does not answer {START_SECONDS:g} s after its start",
-                    do=f"See {log}",
-                )
-    finally:
-        os.close(process)
+            raise _did_not_start(reader, log, started.stderr)
+        process = _open_process(_pid_in_file(directory))
+        if process is None:
+            raise _did_not_start(reader, log)
+        deadline = monotonic() + START_SECONDS
+        try:
+            while not client.answers():
+                if _ends_within(process, POLL_SECONDS):
+                    raise _did_not_start(reader, log)
+                if monotonic() > deadline:
+                    raise TimedOut(
+                        f"the node does not answer {START_SECONDS:g} s after its start",
+                        do=f"See {log}",
+                    )
+        finally:
+            os.close(process)
     return True
 
 
@@ -290,19 +292,14 @@ def _pipe() -> Iterator[tuple[BinaryIO, BinaryIO]]:
         yield ours, theirs
 
 
-def _raise_reported(reader: BinaryIO) -> None:
-    """Raise what the process says in `serve` before it ends, if it does."""
+def _did_not_start(reader: BinaryIO, log: Path, said: str = "") -> WherryError:
+    """Give what the process said in `serve` before it ended, if it did."""
     try:
         message, code = json.loads(reader.read(65536))
     except ValueError:
-        return
-    raise from_code(message, code)
-
-
-def _did_not_start(log: Path, said: str = "") -> Failed:
-    last = said.strip().rpartition("\n")[2]
-    return Failed(
-        "the node did not start",
-        last,
-        f"See {log}, or start it in the foreground: wherry run",
-    )
+        return Failed(
+            "the node did not start",
+            said.strip().rpartition("\n")[2],
+            f"See {log}, or start it in the foreground: wherry run",
+        )
+    return from_code(message, code)

@@ -53,7 +53,7 @@ class OpenPort:
         try:
             for text in endpoints:
                 self._ports.append((text, await self._listen(text)))
-        except Failed:
+        except BaseException:
             await self.close()
             raise
 

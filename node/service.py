@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -21,6 +21,7 @@ from node.announcing import SERVICES, Herald, card_of, hints_now
 from node.configuration import Configuration
 from node.control import Control
 from node.directory import NodeDirectory
+from node.errors import Failed
 from node.faces import make_choice, make_faces
 from node.hints import interfaces
 from node.identity import Identity
@@ -55,58 +56,73 @@ class Node(Service):
         reactor: listens, calls, has threads, and is the clock.
         directory: where it lives.
         draw: unpredictable, for everything that is jittered.
+
+    Attributes:
+        failure: why it ended by itself, if it did.
     """
 
     def __init__(self, reactor: Any, directory: NodeDirectory, draw: Random) -> None:
         self._reactor = reactor
         self._directory = directory
         self._draw = draw
+        self._turn = DeferredLock()  # a start and a stop never overlap
+        self._starting: Deferred[None] | None = None
         self._held = ExitStack()
         self._closing: list[Callable[[], Deferred[None]]] = []
         self._renewal: IDelayedCall | None = None
+        self.failure: Failure | None = None
 
     def startService(self) -> None:
         """Start as a part of twistd.
 
-        An endpoint that takes its time may fail later; that ends the process.
+        What fails later (an endpoint may take its time) ends the process, and
+        is in ``failure``.
 
         Raises:
             WherryError: the node can't start.
         """
         if self.running:
             return
-        failures: list[Failure] = []
-        starting = self.start().addErrback(failures.append)
-        if failures:
-            failures[0].raiseException()
-        starting.addCallback(lambda _: self._failed_late(failures))
+        returned = False
 
-    def _failed_late(self, failures: list[Failure]) -> None:
-        for failure in failures:
-            _log.failure("the node can't start", failure)
-            self._reactor.stop()
+        def failed(failure: Failure) -> None:
+            self.failure = failure
+            if returned:
+                _log.failure("the node can't start", failure)
+                self._reactor.stop()
 
-    @starting
-    async def start(self) -> None:
+        self.start().addErrback(failed)
+        returned = True
+        if self.failure is not None:
+            self.failure.raiseException()
+
+    def start(self) -> Deferred[None]:
         """Take the lock, open the port, and begin to call.
 
         The Deferred fires when the node can be called and asked, or was stopped
-        before. If it fails, nothing is left running.
+        before that. If it fails, nothing is left running.
         """
         super().startService()
+        self._starting = self._turn.run(self._start)
+        return self._starting
+
+    @starting
+    async def _start(self) -> None:
         try:
             self._hold()
             self._compose()
             await self.port.open(self.configuration.settings.listen)
             self._closing.append(self.port.close)
-            if self.running:
-                self._begin()
-        except BaseException:
+            self._begin()
+        except BaseException as error:
+            stopped = not self.running
             super().stopService()
             await self._close()
+            if stopped:
+                return
+            if isinstance(error, OSError):
+                raise Failed("the node can't start", str(error)) from error
             raise
-        if not self.running:
-            await self._close()
 
     def _begin(self) -> None:
         """Let commands ask, and call the peers."""
@@ -119,9 +135,15 @@ class Node(Service):
         _log.info("node {node} is up", node=self.identity.node)
 
     def stopService(self) -> Deferred[None]:
-        """End everything at once; fires when nothing is left."""
+        """End everything at once, also a start that is under way.
+
+        Returns:
+            A Deferred that fires when nothing is left; never fails.
+        """
         super().stopService()
-        return self._close()
+        if self._starting is not None:
+            self._starting.cancel()
+        return self._turn.run(self._close)
 
     @starting
     async def _close(self) -> None:
@@ -129,7 +151,10 @@ class Node(Service):
         if self._renewal is not None and self._renewal.active():
             self._renewal.cancel()
         closing, self._closing = self._closing, []
-        await gatherResults([close() for close in closing], consumeErrors=True)
+        ends = DeferredList([close() for close in closing], consumeErrors=True)
+        for ended, result in await ends:
+            if not ended:
+                _log.failure("ending a part of the node", result)
         self._held.close()
 
     @property

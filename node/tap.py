@@ -15,7 +15,13 @@ from node.service import Node
 
 
 class Options(usage.Options):
-    """The options of ``twistd wherry``."""
+    """The options of ``twistd wherry``.
+
+    Attributes:
+        node: what was made of them, for who wants to know how it ended.
+    """
+
+    node: Node | None = None
 
     synopsis = "[--dir DIR]"
     longdesc = "Run a Wherry node. Make it first with: wherry init"
@@ -47,7 +53,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     except WherryError as error:
         raise SystemExit(f"wherry: {error}") from None
     _allow_many_files()
-    return Node(reactor, directory, SystemRandom())
+    options.node = Node(reactor, directory, SystemRandom())
+    return options.node
 
 
 def _allow_many_files() -> None:
