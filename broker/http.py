@@ -171,14 +171,14 @@ class _Reader(Protocol):
         self.result: Deferred[bytes] = Deferred(lambda _: self._stop())
         self._limit = limit
         self._left = limit
-        self._parts: list[bytes] = []
+        self._body = bytearray()  # not a list: tiny chunks would fill the memory
 
     def dataReceived(self, data: bytes) -> None:
         self._left -= len(data)
         if self._left >= 0:
-            self._parts.append(data)
+            self._body += data
         elif not self.result.called:
-            self._parts.clear()
+            self._body.clear()
             self._stop()
             self.result.errback(ResponseTooLarge(self._limit))
 
@@ -186,7 +186,7 @@ class _Reader(Protocol):
         if self.result.called:
             return
         if reason.check(ResponseDone):
-            self.result.callback(b"".join(self._parts))
+            self.result.callback(bytes(self._body))
         else:
             self.result.errback(reason)
 

@@ -194,23 +194,25 @@ class _Connections(WrappingFactory):
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
-        self._empty: Deferred[None] | None = None
+        self._waiting: list[Deferred[None]] = []
 
     def cut(self) -> "Deferred[None]":
         """End every connection; fires when none is left."""
         if not self.protocols:
             return succeed(None)
-        self._empty = Deferred()
+        empty: Deferred[None] = Deferred()
+        self._waiting.append(empty)
         for protocol in list(self.protocols):
             protocol.abortConnection()
-        return self._empty
+        return empty
 
     def unregisterProtocol(self, p: ProtocolWrapper) -> None:
         """Called as each connection ends."""
         super().unregisterProtocol(p)
-        if not self.protocols and self._empty is not None:
-            empty, self._empty = self._empty, None
-            empty.callback(None)
+        if not self.protocols:
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                each.callback(None)
 
 
 @frozen

@@ -38,7 +38,7 @@ def file_entry(entry: "Entry | RemoteFile") -> Document:
 def files(entries: Iterable["Entry"], node: NodeID) -> Document:
     """What one node holds, as ``wherry ls`` prints it."""
     held = [file_entry(entry) | {"holders": [node.text]} for entry in entries]
-    return {"schema": 1, "files": held}
+    return {"schema": 1, "files": held, "problems": []}
 
 
 def share_progress(progress: "ShareProgress") -> Document:

@@ -12,7 +12,7 @@ gone at the end of the block.
 import os
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any
@@ -113,8 +113,10 @@ async def running_node(
     Raises:
         WherryError: it can't start.
     """
-    with tempfile.TemporaryDirectory(prefix="wherry-") as folder:
-        directory = NodeDirectory(Path(folder) / "node")
+    with (
+        tempfile.TemporaryDirectory(prefix="wherry-") as folder,
+        closing(NodeDirectory(Path(folder) / "node")) as directory,
+    ):
         now = reactor.seconds()
         Identity.create(directory, new_settings(nickname, listen, names), now)
         if sister_of is not None:
@@ -132,7 +134,6 @@ async def running_node(
             yield running
         finally:
             await service.stopService()
-            directory.close()
 
 
 def _learn(node: RunningNode, sister: RunningNode, now: float) -> None:

@@ -88,7 +88,9 @@ async def get(
         with a `WherryError`. After a failure, or when it is cancelled, asking
         for the same again goes on from there.
     """
-    held = () if request.from_peer else matching(store, request.what)
+    held: Sequence[Offer] = ()
+    if request.from_peer is None:
+        held = await in_thread(matching, store, request.what)
     if request.from_peer is not None and not peers[0].connected:
         peers[0].nudge()
         await peers[0].when_connected(_CONNECT_S, attempts=1)
@@ -132,14 +134,14 @@ async def _find(
     near = [peer for peer in peers if peer.connected]
     listing = await look(near, clock, held, wanted)
     try:
-        return select(listing.files, wanted)
+        return select(listing.files, wanted, held[0])
     except NotFound:
         asked = {peer.node for peer in near}
         far = [peer for peer in peers if peer.node not in asked]
         await settle(far, retry=True)
         late = await look(far, clock, held, wanted)
     try:
-        return select(late.files, wanted)
+        return select(late.files, wanted, held[0])
     except NotFound as error:
         if faults := (*late.faults, *listing.faults):
             raise worst(faults, error.what) from None

@@ -239,6 +239,12 @@ class Landing:
             os.fchmod(self._fd, 0o666 & ~self._umask)
             os.fsync(self._fd)
             self._refuse_other(self._standing())
+            part = os.stat(self._part, dir_fd=self._folder, follow_symlinks=False)
+            if not os.path.samestat(part, os.fstat(self._fd)):
+                raise TargetRefused(
+                    f"{self.target.path} is refused",
+                    "something else has taken the place of what came",
+                )
             os.rename(
                 self._part, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder
             )

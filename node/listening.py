@@ -60,7 +60,7 @@ class OpenPort:
     async def _listen(self, text: str) -> IListeningPort:
         try:
             endpoint = serverFromString(self._reactor, text)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise Failed(
                 f"{text} is not a Twisted endpoint",
                 str(error),
@@ -69,7 +69,13 @@ class OpenPort:
         secured = wrapServerTLS(self._connections, endpoint, self._clock)
         try:
             return await secured.listen(self._site)
-        except (CannotListenError, OSError, OverflowError) as error:
+        except (
+            CannotListenError,
+            OSError,
+            OverflowError,
+            LookupError,
+            AttributeError,
+        ) as error:
             reason = getattr(error, "socketError", None) or error
             raise Failed(
                 f"cannot listen on {text}",

@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import Protocol
 from urllib.parse import quote
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
@@ -111,9 +111,9 @@ class Limits:
     """
 
     seconds: float = 30.0
-    entries: int = 200_000
+    entries: int = 100_000
     pages: int = 1000
-    size: int = 32 << 20
+    size: int = 16 << 20
 
 
 _LIMITS = Limits()
@@ -185,12 +185,19 @@ def join(offers: Iterable[tuple[NodeID, Iterable[Offer]]]) -> list[RemoteFile]:
     ]
 
 
-def select(files: Sequence[RemoteFile], wanted: str) -> list[RemoteFile]:
+def select(
+    files: Sequence[RemoteFile], wanted: str, own: NodeID | None = None
+) -> list[RemoteFile]:
     """Choose what the user means by a name, a folder's name or an id.
+
+    What looks like an id is never taken for a name, which any peer could give to
+    any content. All who hold it count, by whatever name; of several names ours
+    wins, then the one that most holders give it.
 
     Args:
         files: of a listing.
         wanted: what the user typed.
+        own: this node.
 
     Returns:
         One file, or all below one folder.
@@ -199,16 +206,12 @@ def select(files: Sequence[RemoteFile], wanted: str) -> list[RemoteFile]:
         Failed: nothing fits, or names are not unique, with their ids.
     """
     wanted = wanted.rstrip("/")
-    by_id = [file for file in files if file.id.text == wanted]
-    if by_id:
-        return by_id[:1]
+    if is_id(wanted):
+        return [_by_id(files, wanted, own)]
     exact = [file for file in files if file.name == wanted]
     below = [file for file in files if file.name.startswith(wanted + "/")]
     if not exact and not below:
-        raise NotFound(
-            f"no connected peer has {excerpt(wanted)}",
-            do="See what there is: wherry ls",
-        )
+        raise _not_found(wanted)
     if exact and below:
         raise Failed(
             f"{wanted} is both a file and a folder",
@@ -226,6 +229,25 @@ def select(files: Sequence[RemoteFile], wanted: str) -> list[RemoteFile]:
                 "Fetch the one you mean by its id.",
             )
     return exact or below
+
+
+def _by_id(files: Sequence[RemoteFile], id: str, own: NodeID | None) -> RemoteFile:
+    named = [file for file in files if file.id.text == id]
+    if not named:
+        raise _not_found(id)
+    named.sort(key=lambda each: (own not in each.holders, -len(each.holders)))
+    holders: dict[NodeID, int] = {}
+    for each in named:
+        holders |= {
+            node: size for node, size in each.holders.items() if node not in holders
+        }
+    return evolve(named[0], holders=holders)
+
+
+def _not_found(wanted: str) -> NotFound:
+    return NotFound(
+        f"no connected peer has {excerpt(wanted)}", do="See what there is: wherry ls"
+    )
 
 
 @define

@@ -1,18 +1,19 @@
 """The people and devices that this node knows: ``peers.yaml``."""
 
 import base64
-import binascii
 import datetime
 from collections.abc import Collection, Mapping
 from typing import Final, Literal, cast, get_args
 
 from attrs import evolve, field, frozen
+from cryptography import x509
 
 from node.directory import NodeDirectory
 from node.errors import Failed
 from node.settings import check_nickname
 from override.document import DocumentError, Node, check_version, dump, parse
 from protocols.card import NAME_LENGTH, Card
+from protocols.certificates import is_p256
 from protocols.errors import Malformed, excerpt
 from protocols.nodeid import NodeID
 
@@ -72,13 +73,6 @@ class Peers:
     def get(self, node: NodeID) -> KnownPeer | None:
         """Find a peer by its node id."""
         return next((peer for peer in self.known if peer.node == node), None)
-
-    def find(self, name: str) -> KnownPeer | None:
-        """Find a peer by its nickname or the text of its node id."""
-        for peer in self.known:
-            if name in (peer.nickname, peer.node.text):
-                return peer
-        return None
 
     @property
     def nicknames(self) -> Mapping[str, NodeID]:
@@ -243,6 +237,10 @@ def _since(node: Node) -> int:
 
 def _ca(node: Node) -> bytes:
     try:
-        return base64.b64decode(node.string("ca").encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeError):
+        data = base64.b64decode(node.string("ca").encode("ascii"), validate=True)
+        key = x509.load_der_x509_certificate(data).public_key()
+    except ValueError:  # bad base64 and what is not ASCII, too
         raise node.error("ca must be a certificate in base64") from None
+    if not is_p256(key):
+        raise node.error("ca must be a certificate over a P-256 key")
+    return data

@@ -54,12 +54,13 @@ class UsedNames:
         for chunk in self._directory.read_chunks(FILE, _CHUNK):
             good += split_records(chunk, now)
         self._directory.write_file(FILE, b"".join(good))
-        fresh = os.open(
-            self._directory.path / FILE, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-        )
-        self.close()
-        self._file = fresh
+        self.close()  # what is open now is the old file, which has no name any more
+        self._open()
         return list(good)
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+        self._file = os.open(self._directory.path / FILE, flags)
 
     def keep(self, record: bytes) -> None:
         """Keep one more record.
@@ -72,6 +73,8 @@ class UsedNames:
             with _log.failuresHandled("dropping used server names of old days"):
                 self._drop_old_days()
         try:
+            if self._file < 0:
+                self._open()
             kept = os.write(self._file, record)
             if kept < len(record):
                 # Half a record would shift all that come after it.

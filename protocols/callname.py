@@ -130,7 +130,7 @@ def _record_day(record: bytes) -> int:
 
 def split_records(data: bytes, now: float) -> list[bytes]:
     """Cut kept bytes into records, dropping old days and a torn last record."""
-    oldest = _ordinal(now) - 1
+    today = _ordinal(now)
     whole = len(data) - len(data) % RECORD
     records = (data[at : at + RECORD] for at in range(0, whole, RECORD))
-    return [each for each in records if _record_day(each) >= oldest]
+    return [each for each in records if abs(_record_day(each) - today) <= 1]

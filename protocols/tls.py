@@ -237,16 +237,15 @@ def _judge_caller(
     pass is remembered here: one of them, and the chain proves nothing.
     """
     try:
-        if ok and not error:
-            return True
-        if not isinstance(call, _Inbound):
+        if not isinstance(call, _Inbound) or call.face is None:
             return False
-        call.clean = False
-        if call.face is None:
-            return False
+        call.clean = call.clean and bool(ok) and not error
         trust = call.face[1]
-        listed = depth == 0 and _key_digest(shown) in trust.allowed
-        return trust.strangers or listed
+        if call.clean or trust.strangers:
+            return True
+        if depth:
+            return bool(trust.allowed)  # the leaf's key will decide
+        return _key_digest(shown) in trust.allowed
     except Exception:  # noqa: BLE001 - whatever goes wrong in here: refuse
         _log.failure("judging a caller's certificate")
         return False

@@ -152,7 +152,8 @@ class FileStore:
             name: only those with exactly this name.
             under: only those below this folder.
         """
-        query = _ENTRIES + "WHERE row > ?"
+        # The plus keeps SQLite from going through all rows to find a folder's.
+        query = _ENTRIES + ("WHERE row > ?" if under is None else "WHERE +row > ?")
         values: list[object] = [after]
         if name is not None:
             query += " AND name = ?"

@@ -14,7 +14,14 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from broker.errors import NotConnected, PeerRefusedUs, RequestFailed
 from node.errors import Failed, Integrity, TimedOut, Unreachable, Untrusted
-from node.listing import Limits, Listing, RemoteFile, remote_listing, select
+from node.listing import (
+    Limits,
+    Listing,
+    NotFound,
+    RemoteFile,
+    remote_listing,
+    select,
+)
 from protocols.filename import check_name
 from protocols.nodeid import NodeID
 from tests.node.sources import CHUNK, Answer, MemorySource, answer
@@ -66,6 +73,23 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual(listing.files[2].holders, {ONE: 4, TWO: 4})
         self.assertEqual(listing.files[2].id, leaves_of(b"same").id)
         self.assertEqual((listing.files[2].size, listing.faults), (4, ()))
+
+    def test_id_is_no_name(self) -> None:
+        """Content that is only called like an id is not what was asked for."""
+        id = leaves_of(b"wanted").id.text
+        (evil,) = self.listing(MemorySource({id: b"evil"})).files
+        self.assertEqual(evil.name, id)
+        self.assertRaises(NotFound, select, [evil], id)
+
+    def test_names_of_an_id(self) -> None:
+        """Whatever others call it, all holders count, and our name wins."""
+        id = leaves_of(b"x").id.text
+        mine = MemorySource({"mine": b"x"}, node=ONE)
+        theirs = MemorySource({"!.bashrc": b"x"}, "nas", TWO)
+        files = self.listing(theirs, mine).files
+        (chosen,) = select(files, id, ONE)
+        self.assertEqual(chosen.name, "mine")
+        self.assertEqual(list(chosen.holders), [ONE, TWO])
 
     def test_wanted(self) -> None:
         """Only what may be meant is asked for: an id, or a name with a slash or none."""

@@ -413,6 +413,18 @@ class StrangerTests(TLSTests):
         other = mint(None, None, self.now)
         self.assert_refused(self.call(self.nas.name("others"), show(other), called))
 
+    def test_allowed_key_with_a_chain(self) -> None:
+        """What certifies the key makes no difference, and helps no other key."""
+        tub, other = self.guest.leaf(), self.guest.leaf()
+        trust = Trust(allowed={certificates.key_id(tub.chain[0]): "cam"})
+        called = self.nas.called(trust)
+        for extra in ((), (self.guest.house.ca,)):
+            name = self.nas.name("others")
+            connection = self.call(name, show(tub, *extra), called)
+            self.assert_let_in(connection, Person("cam"))
+            name = self.nas.name("others")
+            self.assert_refused(self.call(name, show(other, *extra), called))
+
 
 class Impostor:
     """Makes the called side's faces with one thing wrong."""
