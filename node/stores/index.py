@@ -70,6 +70,7 @@ class Index:
         self.path = path
         self.writing = threading.RLock()
         self._reading = threading.Lock()
+        self._closed = False
         with translated(path):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._writer = self._connect()
@@ -101,12 +102,14 @@ class Index:
     def read(self, query: str, values: Sequence[object] = ()) -> list[Row]:
         """Run one query beside whatever is being written."""
         with self._reading, translated(self.path):
+            self._check_open()
             return self._reader.execute(query, values).fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[Run]:
         """Write all of it or nothing; gives the function that runs a statement."""
         with self.writing, translated(self.path):
+            self._check_open()
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer.execute
@@ -117,8 +120,14 @@ class Index:
                     self._writer.execute("ROLLBACK")
                 raise
 
+    def _check_open(self) -> None:
+        """Tell work that outlives the node from a damaged index."""
+        if self._closed:
+            raise Failed("the store is closed", "the node has stopped")
+
     def close(self) -> None:
         """Close both connections."""
         with self._reading, self.writing:
+            self._closed = True
             self._reader.close()
             self._writer.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from node.errors import Failed
 from node.stores.durable import settle
 from node.stores.files import FileStore
 from node.stores.incoming import NotShareable, SourceChanged
@@ -200,6 +201,13 @@ class AddTests(StoreCase):
 
 class ReadTests(StoreCase):
     """Listing and opening."""
+
+    def test_closed(self) -> None:
+        """Work that outlives the node isn't told that the index is damaged."""
+        self.store.close()
+        for work in (self.store.entries, lambda: self.store.remove([1])):
+            error = self.assertRaises(Failed, work)
+            self.assertIn("the node has stopped", str(error))
 
     def test_pages(self) -> None:
         """Pages go by row; a name, or a folder, narrows them."""

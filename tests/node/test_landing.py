@@ -332,6 +332,26 @@ class RefusedTests(LandingCase):
                 self.assertEqual(self.there(), [chosen])
                 (self.folder / chosen).unlink()
 
+    def test_part_replaced(self) -> None:
+        """What took the place of the part meanwhile does not get the name."""
+        outside = self.base / "outside"
+        outside.write_bytes(b"secret")
+        part = self.folder / part_name("film", leaves_of(b"x").id)
+        for replace in (
+            lambda: part.symlink_to(outside),
+            lambda: part.write_bytes(b"other"),
+        ):
+            landing = self.landing(b"x")
+            look(landing)
+            landing.write(0, b"x")
+            part.unlink()
+            replace()
+            self.assertRaises(TargetRefused, landing.finish)
+            landing.close()
+            part.unlink(missing_ok=True)
+            self.assertEqual(self.there(), [])
+        self.assertEqual(outside.read_bytes(), b"secret")
+
     def test_linked_folder(self) -> None:
         """A link inside of the target is not followed, at any depth."""
         outside = self.base / "outside"
