@@ -20,19 +20,10 @@ from node.body import Pieces
 from node.errors import Integrity, TimedOut, Unreachable, WherryError
 from node.faults import BadAnswer, Fault, check_status, fault_of, worst
 from node.landing import Landing, Target
-from node.listing import RemoteFile, Source, called, remote_listing
+from node.listing import RemoteFile, Source, called
 from protocols.deferreds import starting
 from protocols.fileid import Leaves
 from protocols.ranges import Part
-
-__all__ = [
-    "Fetched",
-    "Progress",
-    "RemoteFile",
-    "Source",
-    "fetch",
-    "remote_listing",
-]
 
 T = TypeVar("T")
 

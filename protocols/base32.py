@@ -2,6 +2,9 @@
 
 import base64
 import binascii
+from typing import Any, ClassVar
+
+from attrs import field, frozen
 
 from protocols.errors import Malformed, excerpt
 
@@ -42,3 +45,34 @@ def decode(text: str, size: int, what: str = "base32 text") -> bytes:
     if encode(data) != text:
         raise Malformed(what, f"{excerpt(text)} is not spelled canonically")
     return data
+
+
+def _canonical(id: "DigestID", _: Any, text: str) -> None:
+    decode(text, DigestID.SIZE, id.WHAT)
+
+
+@frozen(order=True)
+class DigestID:
+    """A name that is a digest of 32 bytes, and so proves itself.
+
+    Attributes:
+        text: the 52 characters; there is only one spelling.
+    """
+
+    SIZE: ClassVar = 32
+    WHAT: ClassVar = "id"
+
+    text: str = field(validator=_canonical)
+
+    @property
+    def digest(self) -> bytes:
+        """The digest itself."""
+        return decode(self.text, self.SIZE, self.WHAT)
+
+    @property
+    def short(self) -> str:
+        """The first seven characters and an ellipsis, for people to read."""
+        return self.text[:7] + "…"
+
+    def __str__(self) -> str:
+        return self.text

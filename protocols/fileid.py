@@ -1,11 +1,13 @@
 """File ids and leaf hashes: content that proves itself, whoever sends it."""
 
 from functools import lru_cache
+from typing import ClassVar
 
 from attrs import field, frozen
 from blake3 import blake3
 
 from protocols import base32
+from protocols.base32 import DigestID
 from protocols.errors import Malformed, ProtocolError
 
 LEAF_SIZE = 1 << 20
@@ -24,37 +26,16 @@ class WrongLeaves(ProtocolError):
     """A list of leaf hashes that belongs to another file than the one asked for."""
 
 
-def _check(_: object, __: object, text: str) -> None:
-    base32.decode(text, HASH_SIZE, "file id")
-
-
 @frozen(order=True)
-class FileID:
-    """Unpadded lower-case base32 of the root hash of a file's size and leaves.
+class FileID(DigestID):
+    """Unpadded lower-case base32 of the root hash of a file's size and leaves."""
 
-    Attributes:
-        text: the 52 characters; there is only one spelling.
-    """
-
-    text: str = field(validator=_check)
+    WHAT: ClassVar = "file id"
 
     @classmethod
     def of_digest(cls, digest: bytes) -> "FileID":
         """Spell a root hash."""
         return cls(base32.encode(digest))
-
-    @property
-    def digest(self) -> bytes:
-        """The root hash itself, 32 bytes."""
-        return base32.decode(self.text, HASH_SIZE, "file id")
-
-    @property
-    def short(self) -> str:
-        """The first seven characters and an ellipsis, for people to read."""
-        return self.text[:7] + "…"
-
-    def __str__(self) -> str:
-        return self.text
 
 
 def leaf_hash(data: bytes | bytearray | memoryview) -> bytes:

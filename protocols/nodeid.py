@@ -1,14 +1,14 @@
 """Node ids: names that prove themselves."""
 
 import hashlib
+from typing import ClassVar
 
-from attrs import field, frozen
+from attrs import frozen
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from protocols import base32
-
-SIZE = 32
+from protocols.base32 import DigestID
 
 
 def spki(key: PublicKeyTypes) -> bytes:
@@ -16,19 +16,11 @@ def spki(key: PublicKeyTypes) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _check(_: object, __: object, text: str) -> None:
-    base32.decode(text, SIZE, "node id")
-
-
 @frozen(order=True)
-class NodeID:
-    """Unpadded lower-case base32 of the SHA-256 of a server key's SPKI.
+class NodeID(DigestID):
+    """Unpadded lower-case base32 of the SHA-256 of a server key's SPKI."""
 
-    Attributes:
-        text: the 52 characters; there is only one spelling.
-    """
-
-    text: str = field(validator=_check)
+    WHAT: ClassVar = "node id"
 
     @classmethod
     def of_spki(cls, der: bytes) -> "NodeID":
@@ -39,16 +31,3 @@ class NodeID:
     def of_key(cls, key: PublicKeyTypes) -> "NodeID":
         """Name the node that holds this server key."""
         return cls.of_spki(spki(key))
-
-    @property
-    def digest(self) -> bytes:
-        """The SHA-256 itself, 32 bytes."""
-        return base32.decode(self.text, SIZE, "node id")
-
-    @property
-    def short(self) -> str:
-        """The first seven characters and an ellipsis, for people to read."""
-        return self.text[:7] + "…"
-
-    def __str__(self) -> str:
-        return self.text

@@ -72,7 +72,12 @@ def edit(directory: NodeDirectory) -> None:
             else:
                 break
     # The file is the user's, whose editor takes no lock either.
-    directory.write_file(FILE, after)
+    try:
+        directory.write_file(FILE, after)
+    except Failed as error:
+        kept = Path(tempfile.mkdtemp(prefix="wherry-")) / FILE
+        kept.write_bytes(after)
+        raise Failed(str(error), do=f"What you wrote is in {kept}") from None
     say(f"{directory.override} is right, and in place.")
     say("It counts from the next start of the node: wherry down, then wherry up")
 

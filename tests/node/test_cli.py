@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import stat
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 from attrs import frozen
 from cryptography import x509
@@ -18,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from node.cli import ROOMS, main
 from node.directory import NodeDirectory
+from node.errors import Failed
 from override.override import parse_override
 from protocols.card import Card
 from protocols.certificates import load_chain, load_key
@@ -402,6 +405,23 @@ class LookingTests(CommandTestCase):
                 )
             self.assertEqual(done.returncode, code, done.stderr)
             self.assertEqual((desk / "override.yaml").read_bytes(), after)
+
+    def test_override_not_written(self) -> None:
+        """What was written by hand is kept if it can't get into place."""
+        desk, _ = self.enrol()
+        new = self.root / "new.yaml"
+        new.write_text("version: 1\n")
+        full = Failed("cannot write override.yaml", "No space left on device")
+        with (
+            environment(EDITOR=f"cp {new}", VISUAL=""),
+            patch.object(NodeDirectory, "write_file", side_effect=full),
+        ):
+            done = wherry("override", "edit", "--dir", desk)
+        self.assertEqual(done.code, 1)
+        _, found, kept = done.err.strip().partition("What you wrote is in ")
+        self.assertTrue(found, done.err)
+        self.addCleanup(shutil.rmtree, Path(kept).parent)
+        self.assertEqual(Path(kept).read_text(), "version: 1\n")
 
 
 class FileTests(CommandTestCase):

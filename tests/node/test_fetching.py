@@ -25,8 +25,9 @@ from node.errors import (
     Untrusted,
     WherryError,
 )
-from node.fetching import Fetched, Progress, RemoteFile, fetch
+from node.fetching import Fetched, Progress, fetch
 from node.landing import Target, TargetExists, part_name
+from node.listing import RemoteFile
 from protocols.fileid import LEAF_SIZE, MAX_LEAVES_BYTES, MAX_SIZE, Leaves
 from protocols.nodeid import NodeID
 from tests.node.sources import (
